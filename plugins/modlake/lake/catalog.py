@@ -1,0 +1,49 @@
+"""The configured Iceberg catalog and the tables in it."""
+
+from __future__ import annotations
+
+from pyiceberg.catalog import Catalog, load_catalog
+from pyiceberg.exceptions import NamespaceAlreadyExistsError, TableAlreadyExistsError
+from sqlalchemy.exc import SQLAlchemyError
+from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random
+
+from modlake.exceptions import ModlakeTerminalError
+from modlake.lake.schemas import DAY_PARTITION, NAMESPACE, PROPERTIES, TABLES
+
+CATALOG_NAME = "modlake"
+
+# pyiceberg's SQL catalog checks and then inserts: who loses that race gets the database's own error.
+_retry_lost_race = retry(
+    retry=retry_if_exception_type((SQLAlchemyError, NamespaceAlreadyExistsError, TableAlreadyExistsError)),
+    stop=stop_after_attempt(5),
+    wait=wait_random(0, 0.5),
+    reraise=True,
+)
+
+
+@_retry_lost_race
+def open_catalog() -> Catalog:
+    """Return the catalog that pyiceberg's own configuration calls ``modlake``.
+
+    Raises ModlakeTerminalError when there is no such configuration.
+    """
+    try:
+        return load_catalog(CATALOG_NAME)
+    except ValueError as error:
+        prefix = f"PYICEBERG_CATALOG__{CATALOG_NAME.upper()}__"
+        raise ModlakeTerminalError(
+            f"No Iceberg catalog named {CATALOG_NAME} can be opened ({error}). "
+            f"Set {prefix}TYPE (sql, glue, rest), {prefix}URI and {prefix}WAREHOUSE, "
+            "or the same in .pyiceberg.yaml."
+        ) from error
+
+
+@_retry_lost_race
+def ensure_tables(catalog: Catalog) -> None:
+    """Create the namespace and the tables that are not there yet; safe beside others that do the same."""
+    catalog.create_namespace_if_not_exists(NAMESPACE)
+    for table in TABLES:
+        if not catalog.table_exists(table.identifier):
+            catalog.create_table(
+                table.identifier, table.schema, partition_spec=DAY_PARTITION, properties=PROPERTIES
+            )

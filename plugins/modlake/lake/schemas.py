@@ -1,0 +1,99 @@
+"""The lake's tables: columns, partitions and properties. Columns are an interface: only ever add to them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pyarrow as pa
+from pyiceberg.io.pyarrow import pyarrow_to_schema
+from pyiceberg.partitioning import PartitionField, PartitionSpec
+from pyiceberg.schema import Schema
+from pyiceberg.transforms import IdentityTransform
+
+from modlake.pipeline import landed_schemas
+from modlake.pipeline.landed_schemas import TIMESTAMP, optional, required
+
+NAMESPACE = "moderation"
+
+JOBS = pa.schema(
+    [
+        required(1, "day", pa.date32()),
+        required(2, "run_id", pa.string()),
+        required(3, "shard", pa.int64()),
+        required(4, "job_id", pa.string()),
+        optional(5, "job_name", pa.string()),
+        required(6, "engine", pa.string()),
+        required(7, "status", pa.string()),
+        optional(8, "failure_code", pa.string()),
+        optional(9, "failure_message", pa.string()),
+        optional(10, "manifest_uri", pa.string()),
+        optional(11, "results_uri", pa.string()),
+        optional(12, "summary_uri", pa.string()),
+        required(13, "image_count", pa.int64()),
+        required(14, "judged_count", pa.int64()),
+        required(15, "failed_count", pa.int64()),
+        optional(16, "model_version", pa.string()),
+        optional(17, "adapter_arn", pa.string()),
+        optional(18, "min_confidence", pa.float64()),
+        optional(19, "started_at", TIMESTAMP),
+        optional(20, "completed_at", TIMESTAMP),
+        optional(21, "estimated_cost_usd", pa.float64()),
+    ]
+)
+
+RUNS = pa.schema(
+    [
+        required(1, "day", pa.date32()),
+        required(2, "run_id", pa.string()),
+        required(3, "listed", pa.int64()),
+        required(4, "judged", pa.int64()),
+        required(5, "reused", pa.int64()),
+        required(6, "ineligible", pa.int64()),
+        required(7, "failed", pa.int64()),
+        required(8, "labels", pa.int64()),
+        optional(9, "images_snapshot_id", pa.int64()),
+        optional(10, "labels_snapshot_id", pa.int64()),
+        optional(11, "jobs_snapshot_id", pa.int64()),
+        required(12, "model_versions", pa.list_(required(15, "element", pa.string()))),
+        required(13, "published_at", TIMESTAMP),
+        required(14, "content_digest", pa.string()),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class LakeTable:
+    """A table of the lake: its name, and its columns in Arrow with their Iceberg field ids."""
+
+    name: str
+    arrow_schema: pa.Schema
+
+    @property
+    def identifier(self) -> tuple[str, str]:
+        return NAMESPACE, self.name
+
+    @property
+    def schema(self) -> Schema:
+        return pyarrow_to_schema(self.arrow_schema)
+
+
+IMAGES_TABLE = LakeTable("images", landed_schemas.IMAGES)
+LABELS_TABLE = LakeTable("labels", landed_schemas.LABELS)
+JOBS_TABLE = LakeTable("jobs", JOBS)
+RUNS_TABLE = LakeTable("runs", RUNS)
+TABLES = (IMAGES_TABLE, LABELS_TABLE, JOBS_TABLE, RUNS_TABLE)
+
+# Every table's first column is the day.
+DAY_PARTITION = PartitionSpec(
+    PartitionField(source_id=1, field_id=1000, transform=IdentityTransform(), name="day")
+)
+
+PROPERTIES = {
+    "write.parquet.compression-codec": "zstd",
+    # By default bounds keep 16 characters, which all images of a day, and all runs of a night, share.
+    "write.metadata.metrics.column.source_ref": "full",
+    "write.metadata.metrics.column.run_id": "full",
+    # Days that are published at once share the table's pointer: four tries, the default, lose.
+    "commit.retry.num-retries": "20",
+    "commit.retry.max-wait-ms": "5000",
+}

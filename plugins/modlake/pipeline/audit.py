@@ -1,0 +1,235 @@
+"""The proof that every listed image of a day has exactly one outcome."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from datetime import date
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from modlake.exceptions import ModlakeTerminalError
+from modlake.pipeline import landed_schemas
+from modlake.pipeline.cost import estimate_cost_usd
+from modlake.pipeline.inventory import INELIGIBLE, read_shard_inventory, source_refs
+from modlake.pipeline.job_files import read_finished_job
+from modlake.pipeline.landing import LandedShard
+from modlake.pipeline.object_store import ObjectStore
+from modlake.pipeline.outcomes import Outcome
+from modlake.pipeline.parquet import ParquetEncoder, decode_parquet
+from modlake.pipeline.plan import Plan
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """An audited run, as audit.json holds it; listed = judged + reused + ineligible + failed.
+
+    ``jobs`` are rows of the lake's table of that name, times as ISO 8601 texts. ``content_digest`` is equal
+    for two runs that would publish the same, but for the names of run and files.
+    """
+
+    day: date
+    run_id: str
+    listed: int
+    judged: int
+    reused: int
+    ineligible: int
+    failed: int
+    labels: int
+    model_versions: list[str]
+    failed_by_code: dict[str, int]
+    images_uris: list[str]
+    labels_uris: list[str]
+    jobs: list[dict[str, Any]]
+    content_digest: str
+    audit_uri: str
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self) | {"day": self.day.isoformat()}, indent=1)
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Audit:
+        fields: dict[str, Any] = json.loads(text)
+        return cls(**fields | {"day": date.fromisoformat(fields["day"])})
+
+
+def read_audit(store: ObjectStore, audit_uri: str) -> Audit:
+    """Return the audit stored at that URI; raise ObjectNotFoundError when there is none."""
+    return Audit.from_json(store.read(audit_uri))
+
+
+def audit_day(store: ObjectStore, plan: Plan, landed: list[LandedShard], attempt: str) -> Audit:
+    """Prove that a run's files account for its listing, write the rows of ineligible images, then audit.json.
+
+    For each shard the images of manifest, inventory and landed file are compared as multisets, and for the
+    day the sums. Memory is bounded by a shard, and by the compressed rows of ineligible images.
+
+    Raises ModlakeTerminalError naming shard and numbers when anything is missing or too much.
+    """
+    by_shard = _order_by_shard(plan, landed)
+    for shard in by_shard:
+        _prove_shard(store, plan, shard)
+    ineligible_uri, listing_digest = _account_for_listing(store, plan, attempt)
+    jobs = [_job_row(store, plan, shard) for shard in by_shard]
+    judged = sum(shard.judged for shard in by_shard)
+    failed = sum(shard.failed for shard in by_shard)
+    if plan.listed != judged + plan.reused + plan.ineligible + failed:
+        raise ModlakeTerminalError(
+            f"{plan.day}: {plan.listed} images were listed, but {judged} judged + {plan.reused} reused + "
+            f"{plan.ineligible} ineligible + {failed} failed. Clear the plan task of that day to begin anew."
+        )
+    audit = Audit(
+        day=plan.day,
+        run_id=plan.run_id,
+        listed=plan.listed,
+        judged=judged,
+        reused=plan.reused,
+        ineligible=plan.ineligible,
+        failed=failed,
+        labels=sum(shard.labels for shard in by_shard),
+        model_versions=sorted({version for shard in by_shard for version in shard.model_versions}),
+        failed_by_code=_add_up(shard.failed_by_code for shard in by_shard),
+        images_uris=[shard.images_uri for shard in by_shard] + ([ineligible_uri] if ineligible_uri else []),
+        labels_uris=[shard.labels_uri for shard in by_shard if shard.labels_uri is not None],
+        jobs=jobs,
+        content_digest=_digest_content(plan, by_shard, listing_digest),
+        audit_uri=plan.folder.audit_uri,
+    )
+    store.write(audit.audit_uri, audit.to_json().encode())
+    return audit
+
+
+def _order_by_shard(plan: Plan, landed: list[LandedShard]) -> list[LandedShard]:
+    by_shard = sorted(landed, key=lambda shard: shard.shard)
+    if [shard.shard for shard in by_shard] != [shard.shard for shard in plan.shards]:
+        raise ModlakeTerminalError(
+            f"{plan.day}: shards {[shard.shard for shard in by_shard]} landed, but {len(plan.shards)} were "
+            "planned, numbered from 0. Clear the land task of the groups that are missing."
+        )
+    return by_shard
+
+
+def _prove_shard(store: ObjectStore, plan: Plan, shard: LandedShard) -> None:
+    """Compare what was planned, what the landed files hold, and what landing said of them."""
+    planned = source_refs(read_shard_inventory(store, plan, shard.shard))
+    images = decode_parquet(store.read(shard.images_uri), ["source_ref", "outcome", "label_count"])
+    labels = 0
+    if shard.labels_uri is not None:
+        labels = decode_parquet(store.read(shard.labels_uri), ["source_ref"]).num_rows
+    outcomes = Counter(images["outcome"].to_pylist())
+    landed = source_refs(images)
+    if len(set(planned)) != len(planned):
+        _refuse(plan, shard, f"{len(planned)} images were planned, {len(set(planned))} of them different")
+    if _digest_keys(planned) != _digest_keys(landed):
+        missing, foreign = len(set(planned) - set(landed)), len(set(landed) - set(planned))
+        _refuse(
+            plan,
+            shard,
+            f"{len(planned)} images were planned and {len(landed)} landed, {missing} of the planned ones "
+            f"missing, {foreign} never planned",
+        )
+    if outcomes != Counter({Outcome.JUDGED: shard.judged, Outcome.FAILED: shard.failed}):
+        _refuse(
+            plan,
+            shard,
+            f"{shard.judged} judged and {shard.failed} failed by its report, {dict(outcomes)} by its rows",
+        )
+    label_count = pc.sum(images["label_count"]).as_py() or 0
+    if not shard.labels == labels == label_count:
+        _refuse(
+            plan, shard, f"{shard.labels} labels by its report, {labels} rows, {label_count} by its images"
+        )
+
+
+def _refuse(plan: Plan, shard: LandedShard, finding: str) -> None:
+    raise ModlakeTerminalError(
+        f"Shard {shard.shard} of {plan.run_uri}: {finding}. Clear the land task of its group."
+    )
+
+
+def _digest_keys(source_refs: list[str]) -> str:
+    """Digest a multiset; eligible keys hold no newline."""
+    return hashlib.sha256("\n".join(sorted(source_refs)).encode()).hexdigest()
+
+
+def _account_for_listing(store: ObjectStore, plan: Plan, attempt: str) -> tuple[str | None, str]:
+    """Write the rows of ineligible images; return their URI, if there are any, and the listing's digest."""
+    digest = hashlib.sha256()
+    listed = 0
+    encoder = ParquetEncoder(landed_schemas.IMAGES)
+    for uri in plan.inventory_uris:
+        part = store.read(uri)
+        digest.update(part)
+        inventory = decode_parquet(part)
+        listed += inventory.num_rows
+        encoder.add(_ineligible_rows(plan, inventory))
+    if (listed, encoder.rows) != (plan.listed, plan.ineligible):
+        raise ModlakeTerminalError(
+            f"{plan.run_uri}: the inventory holds {listed} images, {encoder.rows} of them ineligible; the "
+            f"plan says {plan.listed} and {plan.ineligible}. Clear the plan task of that day to begin anew."
+        )
+    if not encoder.rows:
+        return None, digest.hexdigest()
+    ineligible_uri = plan.folder.landed_uri("images", "ineligible", attempt)
+    store.write(ineligible_uri, encoder.finish())
+    return ineligible_uri, digest.hexdigest()
+
+
+def _ineligible_rows(plan: Plan, inventory: pa.Table) -> pa.Table:
+    ineligible = inventory.filter(pc.equal(inventory["fate"], pa.scalar(INELIGIBLE))).sort_by("source_ref")
+    columns = (*landed_schemas.LISTED_COLUMNS, "error_code", "error_message")
+    return landed_schemas.assemble(
+        landed_schemas.IMAGES,
+        ineligible.num_rows,
+        {name: ineligible[name] for name in columns}
+        | {"day": plan.day, "outcome": Outcome.INELIGIBLE, "run_id": plan.run_id},
+    )
+
+
+def _job_row(store: ObjectStore, plan: Plan, shard: LandedShard) -> dict[str, Any]:
+    record = read_finished_job(store, plan, shard.shard)
+    return {
+        "day": plan.day.isoformat(),
+        "run_id": plan.run_id,
+        "shard": shard.shard,
+        "job_id": record.job_id,
+        "job_name": record.job.get("JobName"),
+        "engine": record.engine,
+        "status": record.job["Status"],
+        "failure_code": None,
+        "failure_message": None,
+        "manifest_uri": record.manifest_uri or plan.shards[shard.shard].manifest_uri,
+        "results_uri": record.results_uri,
+        "summary_uri": record.summary_uri,
+        "image_count": shard.image_count,
+        "judged_count": shard.judged,
+        "failed_count": shard.failed,
+        "model_version": ", ".join(shard.model_versions) or None,
+        "adapter_arn": record.adapter_arn,
+        "min_confidence": plan.parameters.min_confidence,
+        "started_at": record.started_at and record.started_at.isoformat(),
+        "completed_at": record.completed_at and record.completed_at.isoformat(),
+        # AWS charges for the images that were judged.
+        "estimated_cost_usd": estimate_cost_usd(shard.judged, plan.price_per_image_usd),
+    }
+
+
+def _add_up(counts: Iterable[dict[str, int]]) -> dict[str, int]:
+    total: Counter[str] = Counter()
+    for count in counts:
+        total.update(count)
+    return dict(sorted(total.items()))
+
+
+def _digest_content(plan: Plan, landed: list[LandedShard], listing_digest: str) -> str:
+    content = {
+        "listing": listing_digest,
+        "parameters": asdict(plan.parameters),
+        "shards": [[shard.content_sha256, shard.judged, shard.failed, shard.labels] for shard in landed],
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,57 @@
+"""What the pipeline asks of an object store, so that it needs no AWS client of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from modlake.exceptions import ModlakeTerminalError
+
+
+class ObjectNotFoundError(ModlakeTerminalError):
+    """Nothing is stored under that URI."""
+
+
+class ObjectExistsError(ModlakeTerminalError):
+    """A write that must be the first one found an object already there."""
+
+
+@dataclass(frozen=True, slots=True)
+class ListedObject:
+    """One entry of a ListObjectsV2 answer.
+
+    ``etag`` is without its quotes; ``last_modified`` is aware, in UTC.
+    """
+
+    bucket: str
+    key: str
+    size_bytes: int
+    etag: str
+    last_modified: datetime
+
+    @property
+    def source_ref(self) -> str:
+        """The image as manifests and tables name it, never URL-encoded."""
+        return f"s3://{self.bucket}/{self.key}"
+
+
+class ObjectStore(Protocol):
+    """Whole objects by ``s3://bucket/key`` URI, and listings by page."""
+
+    def list_objects(self, bucket: str, prefix: str) -> Iterator[list[ListedObject]]:
+        """Yield the pages of a listing, each object once, in the store's key order (S3: UTF-8 binary)."""
+        ...
+
+    def read(self, uri: str) -> bytes:
+        """Return an object's bytes; raise ObjectNotFoundError when it is absent."""
+        ...
+
+    def write(self, uri: str, body: bytes, *, if_absent: bool = False) -> None:
+        """Store an object; with ``if_absent``, raise ObjectExistsError instead of replacing one."""
+        ...
+
+    def exists(self, uri: str) -> bool:
+        """Tell whether an object is stored under that URI."""
+        ...

@@ -1,0 +1,57 @@
+"""Where the files of a run lie. One run of ``plan`` has one folder, which no other run writes into."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from typing import Literal
+
+from modlake.pipeline.s3_uri import as_folder_uri
+
+
+def new_run_id(now: datetime, entropy: str) -> str:
+    """Name a run, for example ``20261124T062610Z-3fa9c1``: sorts by time, unique by its entropy.
+
+    ``now`` is aware; ``entropy`` is any text that no other run of that second shares.
+    """
+    return f"{now.astimezone(UTC):%Y%m%dT%H%M%SZ}-{hashlib.sha256(entropy.encode()).hexdigest()[:6]}"
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """The URIs of one run's files below the work bucket or prefix ``work_uri``."""
+
+    work_uri: str
+    day: date
+    run_id: str
+
+    @property
+    def uri(self) -> str:
+        return f"{as_folder_uri(self.work_uri)}runs/day={self.day.isoformat()}/{self.run_id}/"
+
+    @property
+    def plan_uri(self) -> str:
+        return f"{self.uri}plan.json"
+
+    def inventory_uri(self, part: int) -> str:
+        return f"{self.uri}inventory/part-{part:05d}.parquet"
+
+    def manifest_uri(self, shard: int) -> str:
+        return f"{self.uri}manifests/{shard:05d}.jsonl"
+
+    def job_uri(self, shard: int) -> str:
+        return f"{self.uri}jobs/{shard:05d}.json"
+
+    def results_uri(self, shard: int) -> str:
+        """The prefix to ask for in OutputConfig; where results really lie, only the job tells."""
+        return f"{self.uri}results/{shard:05d}/"
+
+    def landed_uri(self, table: Literal["images", "labels"], part: int | str, attempt: str) -> str:
+        """A data file of the lake. ``attempt`` keeps names unique: Iceberg must never see one reused."""
+        name = f"{part:05d}" if isinstance(part, int) else part
+        return f"{self.uri}landed/{table}-{name}-{attempt}.parquet"
+
+    @property
+    def audit_uri(self) -> str:
+        return f"{self.uri}audit.json"

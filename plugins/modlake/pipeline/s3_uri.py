@@ -1,0 +1,24 @@
+"""S3 URIs by plain string splitting: URL parsers would mangle keys that hold ``%``, ``#`` or ``?``."""
+
+from __future__ import annotations
+
+from modlake.exceptions import ModlakeTerminalError
+
+_SCHEME = "s3://"
+
+
+def split_s3_uri(uri: str) -> tuple[str, str]:
+    """Return bucket and key of ``s3://bucket/key``; the key may be empty.
+
+    Raises ModlakeTerminalError when the text is not an S3 URI.
+    """
+    bucket, _, key = uri.removeprefix(_SCHEME).partition("/")
+    if not uri.startswith(_SCHEME) or not bucket:
+        raise ModlakeTerminalError(f"{uri!r} is not an S3 URI. Write it as s3://bucket/key.")
+    return bucket, key
+
+
+def as_folder_uri(uri: str) -> str:
+    """Return the URI with exactly the one trailing slash that lets names be appended."""
+    split_s3_uri(uri)
+    return uri if uri.endswith("/") else f"{uri}/"

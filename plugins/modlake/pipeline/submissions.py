@@ -1,0 +1,194 @@
+"""
+What was submitted for analysis: names that don't depend on who submits, and a ledger of the submissions.
+
+A media analysis job is paid for and can't be stopped, and its Start may take effect although the answer is
+lost. So a submission is written down before it is made.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import date
+from typing import TYPE_CHECKING, Any, Protocol
+
+from modlake.pipeline.object_store import ObjectExistsError, ObjectNotFoundError
+from modlake.pipeline.s3_uri import as_folder_uri, split_s3_uri
+
+if TYPE_CHECKING:
+    from modlake.pipeline.object_store import ObjectStore
+    from modlake.pipeline.plan import AnalysisParameters, Plan, Shard
+
+
+def digest(*parts: Any) -> str:
+    """Hash JSON values to 64 hex digits, the same in every process."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def fingerprint(manifest_sha256: str, parameters: AnalysisParameters) -> str:
+    """
+    Name an analysis by what is judged and how, and by nothing else: 64 hex digits.
+
+    Neither day, run nor place is in it, so that an equal manifest is paid for once, whoever submits it.
+    """
+    return digest(
+        manifest_sha256,
+        {
+            "min_confidence": float(parameters.min_confidence),
+            "adapter_arn": parameters.adapter_arn,
+            "kms_key_id": parameters.kms_key_id,
+            "fresh": parameters.fresh,
+        },
+    )
+
+
+def client_request_token(fingerprint: str, generation: int) -> str:
+    """
+    Derive the idempotency token of a submission: 64 hex digits.
+
+    The generation is in it since a token presumably answers with its old job, even when that FAILED.
+    """
+    return digest(fingerprint, generation)
+
+
+def job_name(day: date, shard: int, fingerprint: str, generation: int) -> str:
+    """Name a job so that it can be found again, for example ``modlake-2026-11-21-00000-3f1c…-g0`` (≤ 64)."""
+    return f"modlake-{day.isoformat()}-{shard:05d}-{fingerprint[:16]}-g{generation}"
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """
+    A StartMediaAnalysisJob that was made or is about to be.
+
+    :param generation: counts from 0, and moves on only after a job FAILED
+    :param job_id: None as long as no answer to the Start is known
+    :param is_new: this process made it up, so no job can exist for it yet
+    """
+
+    generation: int
+    request: dict[str, Any]
+    job_id: str | None = None
+    is_new: bool = False
+
+
+class JobMemory(Protocol):
+    """What a task remembers across its tries: by fingerprint, the generation and the job id."""
+
+    def recall(self, fingerprint: str) -> tuple[int, str] | None: ...
+
+    def remember(self, fingerprint: str, generation: int, job_id: str) -> None: ...
+
+
+class SubmissionLedger(Protocol):
+    """The submissions of one fingerprint."""
+
+    def latest(self) -> Submission | None:
+        """Return the submission of the highest generation, None when there is none."""
+        ...
+
+    def claim(self, generation: int, request: dict[str, Any]) -> Submission:
+        """Write a submission down before it is made. The first writer wins: others get its request."""
+        ...
+
+    def settle(self, submission: Submission) -> None:
+        """Write down the job id of a submission."""
+        ...
+
+
+class MemorySubmissionLedger:
+    """A ledger for tasks without a work bucket: the task's memory; beyond it AWS knows tokens and names."""
+
+    def __init__(
+        self, fingerprint: str, memory: JobMemory, request_for: Callable[[int], dict[str, Any]]
+    ) -> None:
+        self._fingerprint = fingerprint
+        self._memory = memory
+        self._request_for = request_for
+
+    def latest(self) -> Submission | None:
+        known = self._memory.recall(self._fingerprint)
+        return None if known is None else Submission(known[0], self._request_for(known[0]), job_id=known[1])
+
+    def claim(self, generation: int, request: dict[str, Any]) -> Submission:
+        # Never new: another run may have submitted the same analysis.
+        return Submission(generation, request)
+
+    def settle(self, submission: Submission) -> None:
+        assert submission.job_id is not None
+        self._memory.remember(self._fingerprint, submission.generation, submission.job_id)
+
+
+class StoredSubmissionLedger:
+    """
+    A ledger shared by all runs of all days: ``<work>/submissions/<fingerprint>/``.
+
+    ``00.json`` is the exact request of generation 0, ``00.job.json`` its job id once Start has answered.
+    """
+
+    def __init__(self, store: ObjectStore, work_uri: str, fingerprint: str, memory: JobMemory) -> None:
+        self._store = store
+        self._uri = f"{as_folder_uri(work_uri)}submissions/{fingerprint}/"
+        self._fingerprint = fingerprint
+        self._memory = memory
+
+    def latest(self) -> Submission | None:
+        known = self._memory.recall(self._fingerprint)
+        if known is not None:
+            generation, job_id = known
+            return Submission(generation, self._read(f"{generation:02d}.json"), job_id=job_id)
+        bucket, prefix = split_s3_uri(self._uri)
+        names = [
+            each.key[len(prefix) :] for page in self._store.list_objects(bucket, prefix) for each in page
+        ]
+        generations = [int(name[:2]) for name in names if not name.endswith(".job.json")]
+        return self._recorded(max(generations)) if generations else None
+
+    def claim(self, generation: int, request: dict[str, Any]) -> Submission:
+        try:
+            self._write(f"{generation:02d}.json", request, if_absent=True)
+        except ObjectExistsError:
+            return self._recorded(generation)
+        return Submission(generation, request, is_new=True)
+
+    def settle(self, submission: Submission) -> None:
+        assert submission.job_id is not None
+        self._write(f"{submission.generation:02d}.job.json", {"job_id": submission.job_id})
+        self._memory.remember(self._fingerprint, submission.generation, submission.job_id)
+
+    def _recorded(self, generation: int) -> Submission:
+        try:
+            job_id = self._read(f"{generation:02d}.job.json")["job_id"]
+        except ObjectNotFoundError:
+            job_id = None
+        return Submission(generation, self._read(f"{generation:02d}.json"), job_id=job_id)
+
+    def _read(self, name: str) -> dict[str, Any]:
+        content: dict[str, Any] = json.loads(self._store.read(self._uri + name))
+        return content
+
+    def _write(self, name: str, content: dict[str, Any], *, if_absent: bool = False) -> None:
+        self._store.write(self._uri + name, json.dumps(content, indent=1).encode(), if_absent=if_absent)
+
+
+def start_request(plan: Plan, shard: Shard, fingerprint: str, generation: int) -> dict[str, Any]:
+    """Return the StartMediaAnalysisJob request of a shard."""
+    manifest_bucket, manifest_key = split_s3_uri(shard.manifest_uri)
+    output_bucket, output_prefix = split_s3_uri(plan.folder.results_uri(shard.shard))
+    parameters = plan.parameters
+    # MinConfidence is always given: its default in bulk analysis is not documented.
+    moderation: dict[str, Any] = {"MinConfidence": float(parameters.min_confidence)}
+    if parameters.adapter_arn is not None:
+        moderation["ProjectVersion"] = parameters.adapter_arn
+    request: dict[str, Any] = {
+        "OperationsConfig": {"DetectModerationLabels": moderation},
+        "Input": {"S3Object": {"Bucket": manifest_bucket, "Name": manifest_key}},
+        "OutputConfig": {"S3Bucket": output_bucket, "S3KeyPrefix": output_prefix},
+        "JobName": job_name(plan.day, shard.shard, fingerprint, generation),
+        "ClientRequestToken": client_request_token(fingerprint, generation),
+    }
+    if parameters.kms_key_id is not None:
+        request["KmsKeyId"] = parameters.kms_key_id
+    return request

@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from pyiceberg.catalog import Catalog
+from pyiceberg.transforms import IdentityTransform
+from pyiceberg.utils.config import Config
+from tests.lake.conftest import Lake
+
+from modlake.exceptions import ModlakeTerminalError
+from modlake.lake.catalog import ensure_tables, open_catalog
+from modlake.lake.schemas import TABLES
+
+COLUMNS = {
+    "images": (
+        "day source_ref bucket key size_bytes etag last_modified outcome error_code error_message reused_from"
+        " label_count top_label top_confidence animated_confidence illustrated_confidence model_version"
+        " adapter_arn min_confidence engine job_id run_id judged_at"
+    ),
+    "labels": (
+        "day source_ref label parent_label taxonomy_level l1 l2 l3 confidence model_version adapter_arn"
+        " job_id run_id"
+    ),
+    "jobs": (
+        "day run_id shard job_id job_name engine status failure_code failure_message manifest_uri results_uri"
+        " summary_uri image_count judged_count failed_count model_version adapter_arn min_confidence"
+        " started_at completed_at estimated_cost_usd"
+    ),
+    "runs": (
+        "day run_id listed judged reused ineligible failed labels images_snapshot_id labels_snapshot_id"
+        " jobs_snapshot_id model_versions published_at content_digest"
+    ),
+}
+
+
+def test_tables_are_as_the_interface_says(catalog: Catalog) -> None:
+    assert [table.name for table in TABLES] == list(COLUMNS)
+    for lake_table in TABLES:
+        table = catalog.load_table(("moderation", lake_table.name))
+        schema = table.schema()
+        assert [field.name for field in schema.fields] == COLUMNS[lake_table.name].split()
+        # Landed files carry the ids, so the catalog must not have numbered the columns anew.
+        assert schema == lake_table.schema
+        (partition,) = table.spec().fields
+        assert (partition.name, partition.source_id, partition.transform) == ("day", 1, IdentityTransform())
+        assert table.properties["commit.retry.num-retries"] == "20"
+        assert table.properties["write.parquet.compression-codec"] == "zstd"
+
+
+def test_types_are_as_the_interface_says() -> None:
+    types = {
+        table.name: {field.name: str(field.field_type) for field in table.schema.fields} for table in TABLES
+    }
+    assert (
+        types["images"] | {"day": "date", "last_modified": "timestamptz", "judged_at": "timestamptz"}
+        == types["images"]
+    )
+    assert (
+        types["images"] | {"size_bytes": "long", "top_confidence": "double", "label_count": "long"}
+        == types["images"]
+    )
+    assert types["runs"] | {"model_versions": "list<string>", "listed": "long"} == types["runs"]
+    assert types["jobs"] | {"estimated_cost_usd": "double", "started_at": "timestamptz"} == types["jobs"]
+
+
+def test_ensuring_tables_again_changes_nothing(catalog: Catalog) -> None:
+    before = [catalog.load_table(table.identifier).metadata_location for table in TABLES]
+    ensure_tables(catalog)
+    assert [catalog.load_table(table.identifier).metadata_location for table in TABLES] == before
+
+
+def test_first_runs_at_once_all_succeed(lake: Lake) -> None:
+    def first_run(_: int) -> None:
+        ensure_tables(lake.open())
+
+    lake.open()  # the SQL catalog's own tables
+    with ThreadPoolExecutor(8) as executor:
+        list(executor.map(first_run, range(8)))
+    assert len(lake.open().list_tables("moderation")) == 4
+
+
+def test_the_catalog_is_configured_as_pyiceberg_does_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYICEBERG_CATALOG__MODLAKE__TYPE", "sql")
+    monkeypatch.setenv("PYICEBERG_CATALOG__MODLAKE__URI", f"sqlite:///{tmp_path}/catalog.db")
+    monkeypatch.setenv("PYICEBERG_CATALOG__MODLAKE__WAREHOUSE", f"file://{tmp_path}/warehouse")
+    monkeypatch.setattr("pyiceberg.catalog._ENV_CONFIG", Config())  # read once, at import
+    catalog = open_catalog()
+    ensure_tables(catalog)
+    assert (catalog.name, len(catalog.list_tables("moderation"))) == ("modlake", 4)
+
+
+def test_no_configuration_names_the_variables_to_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYICEBERG_HOME", str(tmp_path))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    for name in ("TYPE", "URI", "WAREHOUSE"):
+        monkeypatch.delenv(f"PYICEBERG_CATALOG__MODLAKE__{name}", raising=False)
+    monkeypatch.setattr("pyiceberg.catalog._ENV_CONFIG", Config())
+    with pytest.raises(ModlakeTerminalError, match="PYICEBERG_CATALOG__MODLAKE__URI"):
+        open_catalog()

@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import pytest
+from tests.support.memory_store import LAST_MODIFIED
+
+from modlake.pipeline.eligibility import MAX_IMAGE_BYTES, IneligibleCode, find_ineligibility
+from modlake.pipeline.object_store import ListedObject
+
+
+def code_of(key: str, size_bytes: int = 1) -> IneligibleCode | None:
+    found = find_ineligibility(ListedObject("ugc", key, size_bytes, "etag", LAST_MODIFIED))
+    return found.code if found else None
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "a.jpg",
+        "a.JPEG",
+        "a.png",
+        "no-extension",
+        "a.unknown",
+        "v1.2/photo",
+        "a.webp/b",
+        ".gif",
+        "a b+%#?'\".jpg",
+        "é😀.png",
+    ],
+)
+def test_images_and_unknown_names_are_eligible(key: str) -> None:
+    assert code_of(key) is None
+
+
+@pytest.mark.parametrize(
+    ("key", "code"),
+    [
+        ("a.webp", IneligibleCode.UNSUPPORTED_FORMAT),
+        ("d/A.GIF", IneligibleCode.UNSUPPORTED_FORMAT),
+        ("clip.Mp4", IneligibleCode.UNSUPPORTED_FORMAT),
+        ("x.jpg.heic", IneligibleCode.UNSUPPORTED_FORMAT),
+        ("meta.json", IneligibleCode.NOT_AN_IMAGE),
+        ("d/_SUCCESS", IneligibleCode.NOT_AN_IMAGE),
+        ("d/_hidden.jpg", IneligibleCode.NOT_AN_IMAGE),
+        ("d/", IneligibleCode.FOLDER_MARKER),
+        ("a\nb.jpg", IneligibleCode.UNSUPPORTED_KEY),
+        ("a\x00.jpg", IneligibleCode.UNSUPPORTED_KEY),
+        ("a\x7f.jpg", IneligibleCode.UNSUPPORTED_KEY),
+        ("a\x85.jpg", IneligibleCode.UNSUPPORTED_KEY),
+    ],
+)
+def test_names_tell_what_can_not_be_judged(key: str, code: IneligibleCode) -> None:
+    assert code_of(key) is code
+
+
+@pytest.mark.parametrize(
+    ("size_bytes", "code"),
+    [
+        (0, IneligibleCode.EMPTY_OBJECT),
+        (1, None),
+        (15 * 1024 * 1024, None),
+        (15 * 1024 * 1024 + 1, IneligibleCode.TOO_LARGE),
+    ],
+)
+def test_sizes_at_the_limits(size_bytes: int, code: IneligibleCode | None) -> None:
+    assert MAX_IMAGE_BYTES == 15_728_640
+    assert code_of("a.jpg", size_bytes) is code

@@ -1,0 +1,470 @@
+"""Tests of what exists against what should exist: one job a manifest, whatever happens in between."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, date, datetime
+from typing import Any
+
+import pytest
+from tests.support.fake_rekognition import LOST, FakeRekognition
+from tests.support.memory_store import MemoryObjectStore
+
+from modlake.exceptions import ModlakeTerminalError, ModlakeTransientError
+from modlake.pipeline.media_analysis import (
+    TRIES,
+    MediaAnalysisJobFailedError,
+    MediaAnalysisJobInterruptedError,
+    MediaAnalysisJobNotFoundError,
+    MediaAnalysisReconciler,
+    Progress,
+    TokenParametersMismatchError,
+    analyses_of,
+    failure_of,
+    has_ended,
+)
+from modlake.pipeline.plan import AnalysisParameters, Plan, Shard
+from modlake.pipeline.submissions import client_request_token, fingerprint
+
+DAY = date(2026, 11, 21)
+SHAS = ["a" * 64, "b" * 64, "c" * 64]
+PASSING = ["INTERNAL_ERROR", "THROTTLED", "RESOURCE_NOT_READY"]
+LASTING = [
+    "INVALID_S3_OBJECT",
+    "INVALID_MANIFEST",
+    "INVALID_OUTPUT_CONFIG",
+    "INVALID_KMS_KEY",
+    "ACCESS_DENIED",
+    "RESOURCE_NOT_FOUND",
+]
+
+
+class Memory(dict[str, tuple[int, str]]):
+    def recall(self, fingerprint: str) -> tuple[int, str] | None:
+        return self.get(fingerprint)
+
+    def remember(self, fingerprint: str, generation: int, job_id: str) -> None:
+        self[fingerprint] = (generation, job_id)
+
+
+def make_plan(run_id: str = "20261122T000000Z-aaaaaa", **parameters: Any) -> Plan:
+    run_uri = f"s3://work/runs/day={DAY}/{run_id}/"
+    return Plan(
+        day=DAY,
+        run_id=run_id,
+        run_uri=run_uri,
+        source_uri="s3://ugc/uploads/2026-11-21/",
+        airflow_run_id="manual",
+        created_at=datetime(2026, 11, 22, tzinfo=UTC),
+        parameters=AnalysisParameters(**{"min_confidence": 50.0, "adapter_arn": None, **parameters}),
+        listed=300,
+        eligible=300,
+        ineligible=0,
+        reused=0,
+        ineligible_by_code={},
+        shards=[
+            Shard(number, f"{run_uri}manifests/{number:05d}.jsonl", 100, 5_000, sha)
+            for number, sha in enumerate(SHAS)
+        ],
+        groups=[[0, 1, 2]],
+        inventory_uris=[],
+        estimated_cost_usd=0.3,
+        price_per_image_usd=0.001,
+    )
+
+
+class Task:
+    """The attempts of one task instance over one store and one account."""
+
+    def __init__(
+        self, aws: FakeRekognition, store: MemoryObjectStore | None = None, plan: Plan | None = None
+    ) -> None:
+        self.aws = aws
+        self.store = store or MemoryObjectStore()
+        self.plan = plan or make_plan()
+        self.memory = Memory()
+        self.lines: list[str] = []
+
+    def attempt(self, first_generations: dict[str, int] | None = None) -> MediaAnalysisReconciler:
+        analyses = analyses_of(self.store, self.plan, [0, 1, 2], self.memory)
+        return MediaAnalysisReconciler(
+            self.aws, analyses, report=self.lines.append, first_generations=first_generations
+        )
+
+    def job_file(self, shard: int) -> dict[str, Any]:
+        content: dict[str, Any] = json.loads(self.store.read(self.plan.folder.job_uri(shard)))
+        return content
+
+
+def reconcile_to_the_end(attempt: MediaAnalysisReconciler, passes: int = 20) -> Progress:
+    for _ in range(passes):
+        progress = attempt.reconcile()
+        if progress.is_complete:
+            return progress
+    pytest.fail(f"not complete after {passes} passes: {progress}")
+
+
+@pytest.fixture
+def aws() -> FakeRekognition:
+    return FakeRekognition()
+
+
+@pytest.fixture
+def task(aws: FakeRekognition) -> Task:
+    return Task(aws)
+
+
+def test_the_jobs_of_a_group_are_started_once_and_followed_to_their_end(
+    task: Task, aws: FakeRekognition
+) -> None:
+    progress = reconcile_to_the_end(task.attempt())
+
+    assert len(aws.started) == 3
+    assert progress.succeeded == 3
+    assert (progress.images_done, progress.image_count) == (300, 300)
+    request = aws.started[1]
+    identity = fingerprint(SHAS[1], task.plan.parameters)
+    assert request == {
+        "OperationsConfig": {"DetectModerationLabels": {"MinConfidence": 50.0}},
+        "Input": {
+            "S3Object": {"Bucket": "work", "Name": task.plan.shards[1].manifest_uri[len("s3://work/") :]}
+        },
+        "OutputConfig": {
+            "S3Bucket": "work",
+            "S3KeyPrefix": f"runs/day={DAY}/{task.plan.run_id}/results/00001/",
+        },
+        "JobName": f"modlake-2026-11-21-00001-{identity[:16]}-g0",
+        "ClientRequestToken": client_request_token(identity, 0),
+    }
+
+
+def test_adapter_and_key_are_asked_for(aws: FakeRekognition) -> None:
+    arn = "arn:aws:rekognition:us-east-1:123456789012:project/p/version/v/1700000000000"
+    reconcile_to_the_end(Task(aws, plan=make_plan(adapter_arn=arn, kms_key_id="alias/k")).attempt())
+
+    assert aws.started[0]["OperationsConfig"]["DetectModerationLabels"]["ProjectVersion"] == arn
+    assert aws.started[0]["KmsKeyId"] == "alias/k"
+
+
+def test_the_run_folder_tells_of_each_job(task: Task, aws: FakeRekognition) -> None:
+    reconcile_to_the_end(task.attempt())
+
+    told = task.job_file(2)
+    assert told["shard"] == 2
+    assert told["engine"] == "bulk"
+    assert told["generation"] == 0
+    assert told["fingerprint"] == fingerprint(SHAS[2], task.plan.parameters)
+    assert told["request"] == aws.started[2]
+    assert told["job_id"] == told["job"]["JobId"]
+    assert told["job"]["Status"] == "SUCCEEDED"
+    assert told["job"]["Results"]["S3Object"]["Bucket"] == "work"
+    assert datetime.fromisoformat(told["job"]["CompletionTimestamp"]).tzinfo is not None
+
+
+def test_the_job_file_is_there_while_the_job_runs(task: Task) -> None:
+    attempt = task.attempt()
+    attempt.reconcile()
+    attempt.reconcile()
+
+    assert task.job_file(0)["job"]["Status"] == "CREATED"
+
+
+def test_a_submission_is_written_down_before_it_is_made(task: Task, aws: FakeRekognition) -> None:
+    aws.faults["StartMediaAnalysisJob"] = ["AccessDeniedException"]
+    with pytest.raises(ModlakeTerminalError):
+        task.attempt().reconcile()
+
+    identity = fingerprint(SHAS[0], task.plan.parameters)
+    recorded = json.loads(task.store.read(f"s3://work/submissions/{identity}/00.json"))
+    assert recorded["ClientRequestToken"] == client_request_token(identity, 0)
+    assert not task.store.exists(f"s3://work/submissions/{identity}/00.job.json")
+
+
+Crash = Callable[[Task], None]
+
+
+def forget_task_memory(task: Task) -> None:
+    task.memory.clear()
+
+
+def forget_job_ids(task: Task) -> None:
+    """As if every attempt had died between Start's answer and writing it down."""
+    task.memory.clear()
+    for uri in [uri for uri in task.store.objects if uri.endswith(".job.json")]:
+        del task.store.objects[uri]
+
+
+def forget_job_ids_and_tokens(task: Task) -> None:
+    forget_job_ids(task)
+    task.aws.forgets_tokens = True
+
+
+def plan_again(task: Task) -> None:
+    """A new run of the day: the same manifests in another folder."""
+    task.memory.clear()
+    task.plan = make_plan(run_id="20261123T000000Z-bbbbbb")
+
+
+@pytest.mark.parametrize(
+    "happens",
+    [lambda task: None, forget_task_memory, forget_job_ids, forget_job_ids_and_tokens, plan_again],
+    ids=["retry", "memory lost", "crash before persisting", "token expired too", "new run of the day"],
+)
+@pytest.mark.parametrize("passes", [1, 2, 10])
+def test_another_attempt_takes_the_jobs_up(
+    task: Task, aws: FakeRekognition, happens: Crash, passes: int
+) -> None:
+    first = task.attempt()
+    for _ in range(passes):
+        first.reconcile()
+    happens(task)
+    reconcile_to_the_end(task.attempt())
+
+    assert len(aws.started) == 3
+    assert task.job_file(0)["job"]["Status"] == "SUCCEEDED"
+
+
+def test_a_reply_lost_after_the_start_took_effect_starts_nothing_twice(
+    task: Task, aws: FakeRekognition
+) -> None:
+    aws.faults["StartMediaAnalysisJob"] = [LOST, None, LOST, LOST]
+    attempt = task.attempt()
+    progress = attempt.reconcile()
+
+    assert progress.awaiting == ("shard 00000", "shard 00002")
+    assert "ServiceUnavailable" in str(attempt.trouble)
+    reconcile_to_the_end(attempt)
+    assert len(aws.started) == 3
+
+
+def test_two_attempts_at_once_share_one_job(aws: FakeRekognition) -> None:
+    store = MemoryObjectStore()
+    one = Task(aws, store)
+    other = Task(aws, store, plan=make_plan(run_id="20261123T000000Z-bbbbbb"))
+    attempts = [one.attempt(), other.attempt()]
+    for _ in range(4):
+        for attempt in attempts:
+            attempt.reconcile()
+
+    assert len(aws.started) == 3
+    assert one.job_file(0)["job_id"] == other.job_file(0)["job_id"]
+    # The results lie where the first writer asked for them.
+    assert other.job_file(0)["job"]["OutputConfig"]["S3KeyPrefix"].startswith(
+        f"runs/day={DAY}/{one.plan.run_id}/"
+    )
+
+
+def test_a_manifest_in_another_work_bucket_finds_the_job_by_name(aws: FakeRekognition) -> None:
+    reconcile_to_the_end(Task(aws).attempt())
+    elsewhere = Task(aws, MemoryObjectStore(), plan=make_plan(run_id="20261123T000000Z-bbbbbb"))
+    reconcile_to_the_end(elsewhere.attempt())
+
+    assert len(aws.started) == 3
+    assert elsewhere.job_file(1)["job"]["Status"] == "SUCCEEDED"
+
+
+def test_a_token_used_for_something_else_is_a_clear_error(task: Task, aws: FakeRekognition) -> None:
+    token = client_request_token(fingerprint(SHAS[0], task.plan.parameters), 0)
+    aws.start_media_analysis_job(ClientRequestToken=token, JobName="foreign", OutputConfig={"S3Bucket": "x"})
+
+    with pytest.raises(TokenParametersMismatchError, match="fresh"):
+        task.attempt().reconcile()
+
+
+def test_fresh_pays_again(task: Task, aws: FakeRekognition) -> None:
+    reconcile_to_the_end(task.attempt())
+    task.plan = replace(task.plan, parameters=replace(task.plan.parameters, fresh="manual__1"))
+    reconcile_to_the_end(task.attempt())
+
+    assert len(aws.started) == 6
+
+
+@pytest.mark.parametrize("code", PASSING)
+def test_a_passing_failure_is_followed_by_a_new_generation(
+    task: Task, aws: FakeRekognition, code: str
+) -> None:
+    aws.scripts = [("IN_PROGRESS", f"FAILED:{code}")]
+    reconcile_to_the_end(task.attempt())
+
+    assert len(aws.started) == 4
+    assert aws.started[3]["JobName"].endswith("-g1")
+    assert aws.started[3]["ClientRequestToken"] != aws.started[0]["ClientRequestToken"]
+    assert task.job_file(0)["generation"] == 1
+    assert any(code in line for line in task.lines)
+
+
+def test_passing_failures_end_an_attempt_but_not_the_next(task: Task, aws: FakeRekognition) -> None:
+    aws.script = ("FAILED:INTERNAL_ERROR",)
+    attempt = task.attempt()
+    with pytest.raises(MediaAnalysisJobInterruptedError) as caught:
+        reconcile_to_the_end(attempt)
+
+    assert caught.value.code == "INTERNAL_ERROR"
+    # Three shards share the passes, one of them has used its tries up.
+    assert [request["JobName"][-3:] for request in aws.started if "-00000-" in request["JobName"]] == [
+        f"-g{generation}" for generation in range(TRIES)
+    ]
+    aws.script = ("SUCCEEDED",)
+    reconcile_to_the_end(task.attempt())
+    assert task.job_file(0)["generation"] == TRIES
+
+
+@pytest.mark.parametrize("code", [*LASTING, "SOMETHING_NEW", ""])
+def test_a_lasting_failure_is_final_and_recorded(task: Task, aws: FakeRekognition, code: str) -> None:
+    aws.scripts = [(f"FAILED:{code}",)]
+    attempt = task.attempt()
+    attempt.reconcile()
+    with pytest.raises(MediaAnalysisJobFailedError, match="Mend: ") as caught:
+        attempt.reconcile()
+
+    assert caught.value.code == code
+    assert caught.value.job_id == task.job_file(0)["job_id"]
+    assert task.job_file(0)["job"]["FailureDetails"]["Code"] == code
+    assert len(aws.started) == 3
+
+
+def test_a_lasting_failure_found_by_the_next_attempt_was_mended(task: Task, aws: FakeRekognition) -> None:
+    aws.scripts = [("FAILED:ACCESS_DENIED",)]
+    attempt = task.attempt()
+    attempt.reconcile()
+    with pytest.raises(MediaAnalysisJobFailedError):
+        attempt.reconcile()
+    reconcile_to_the_end(task.attempt())
+
+    assert len(aws.started) == 4
+    assert task.job_file(0)["generation"] == 1
+
+
+def test_a_failure_that_a_resumed_attempt_finds_is_its_own(task: Task, aws: FakeRekognition) -> None:
+    aws.scripts = [("IN_PROGRESS", "FAILED:ACCESS_DENIED")]
+    before_the_deferral = task.attempt()
+    before_the_deferral.reconcile()
+    before_the_deferral.reconcile()
+
+    resumed = task.attempt(first_generations=json.loads(json.dumps(before_the_deferral.first_generations)))
+    with pytest.raises(MediaAnalysisJobFailedError):
+        resumed.reconcile()
+    assert len(aws.started) == 3
+
+
+def test_a_full_account_is_waited_out(task: Task, aws: FakeRekognition) -> None:
+    aws.slots = 1
+    attempt = task.attempt()
+    progress = attempt.reconcile()
+
+    assert progress.awaiting == ("shard 00001", "shard 00002")
+    assert "L-22FA69BA" in str(attempt.trouble)
+    # Refused once, the others are not even tried in this pass.
+    assert aws.calls.count("StartMediaAnalysisJob") == 2
+    reconcile_to_the_end(attempt)
+    assert len(aws.started) == 3
+    assert attempt.trouble is None
+
+
+def test_waiting_for_a_slot_across_deferrals_searches_no_names(task: Task, aws: FakeRekognition) -> None:
+    aws.slots = 0
+    first = task.attempt()
+    first.reconcile()
+    task.attempt(first_generations=first.first_generations).reconcile()
+
+    # The first analysis was refused before; the other two were never tried.
+    assert aws.calls.count("ListMediaAnalysisJobs") == 2
+
+
+@pytest.mark.parametrize(
+    "fault", ["ThrottlingException", "InternalServerError", "ProvisionedThroughputExceededException"]
+)
+@pytest.mark.parametrize("operation", ["StartMediaAnalysisJob", "GetMediaAnalysisJob"])
+def test_weather_is_waited_out(task: Task, aws: FakeRekognition, operation: str, fault: str) -> None:
+    aws.faults[operation] = [fault, fault, None, fault]
+    reconcile_to_the_end(task.attempt())
+
+    assert len(aws.started) == 3
+
+
+def test_a_job_that_aws_does_not_know_is_not_paid_again_on_suspicion(
+    task: Task, aws: FakeRekognition
+) -> None:
+    """A connection to the wrong account or region looks the same as a job that AWS has forgotten."""
+    reconcile_to_the_end(task.attempt())
+    aws.jobs.clear()
+    with pytest.raises(MediaAnalysisJobNotFoundError, match=r"region.*fresh"):
+        task.attempt().reconcile()
+
+    assert len(aws.started) == 3
+
+
+def test_a_remapped_task_ignores_what_it_remembers_of_other_manifests(
+    task: Task, aws: FakeRekognition
+) -> None:
+    reconcile_to_the_end(task.attempt())
+    other = replace(
+        task.plan, shards=[replace(shard, sha256=f"{shard.shard}" * 64) for shard in task.plan.shards]
+    )
+    task.plan = other
+    reconcile_to_the_end(task.attempt())
+
+    assert len(aws.started) == 6
+
+
+def test_an_unknown_status_is_an_error(task: Task, aws: FakeRekognition) -> None:
+    aws.script = ("PAUSED",)
+    attempt = task.attempt()
+    attempt.reconcile()
+    with pytest.raises(ModlakeTerminalError, match="PAUSED"):
+        attempt.reconcile()
+
+
+@pytest.mark.parametrize(
+    ("status", "ended"),
+    [("CREATED", False), ("QUEUED", False), ("IN_PROGRESS", False), ("SUCCEEDED", True), ("FAILED", True)],
+)
+def test_statuses(status: str, ended: bool) -> None:
+    assert has_ended({"JobId": "j", "Status": status}) is ended
+
+
+@pytest.mark.parametrize("code", [*PASSING, *LASTING])
+def test_every_failure_code_says_whether_to_try_again_and_what_to_do(code: str) -> None:
+    failure = failure_of(
+        {"JobId": "job-1", "Status": "FAILED", "FailureDetails": {"Code": code, "Message": "why"}}
+    )
+
+    assert isinstance(failure, ModlakeTransientError if code in PASSING else ModlakeTerminalError)
+    assert all(part in str(failure) for part in ("job-1", code, "why", "Mend: "))
+
+
+def test_failure_codes_are_those_of_the_service_model() -> None:
+    import botocore.session
+
+    model = botocore.session.get_session().get_service_model("rekognition")
+    codes: Any = model.shape_for("MediaAnalysisJobFailureCode")
+    assert sorted(codes.enum) == sorted([*PASSING, *LASTING])
+
+
+def test_progress_reads_like_a_sentence() -> None:
+    progress = Progress(
+        jobs=5,
+        succeeded=3,
+        active_job_ids=("x",),
+        awaiting=("shard 00004",),
+        image_count=50_000,
+        images_done=30_000,
+        images_per_second=25.0,
+    )
+
+    assert str(progress) == (
+        "3 of 5 jobs done, 1 running, 1 waiting to start, 30,000 of 50,000 images, 25.0 images/s, "
+        "about 13 min left"
+    )
+
+
+def test_speed_is_measured_by_the_jobs_that_ended(task: Task, aws: FakeRekognition) -> None:
+    aws.scripts = [("SUCCEEDED",)]
+    attempt = task.attempt()
+    attempt.reconcile()
+    progress = attempt.reconcile()
+
+    # 100 images in 100 s by one job, and two jobs still run.
+    assert progress.images_per_second == pytest.approx(2.0)
