@@ -1,0 +1,187 @@
+"""Start, stop and look at the local cloud."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from localcloud import credentials, seaweedfs
+from localcloud.processes import Daemon
+from localcloud.rekognition import behaviour
+from localcloud.settings import CHECKOUT, CloudSettings
+
+Report = Callable[[str], None]
+_PATIENCE_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class ServerStatus:
+    """One of the two servers; `unresponsive` is a live process that does not answer."""
+
+    name: str
+    state: Literal["running", "unresponsive", "stopped"]
+    endpoint: str
+    pid: int | None
+    log_file: Path
+
+
+@dataclass(frozen=True, slots=True)
+class CloudStatus:
+    s3: ServerStatus
+    rekognition: ServerStatus
+
+    @property
+    def running(self) -> bool:
+        return self.s3.state == self.rekognition.state == "running"
+
+
+@dataclass(frozen=True, slots=True)
+class _Server:
+    daemon: Daemon
+    endpoint: str
+    answers: Callable[[], bool]
+
+    def status(self) -> ServerStatus:
+        process = self.daemon.find()
+        state: Literal["running", "unresponsive", "stopped"] = "stopped"
+        if process is not None:
+            state = "running" if self.answers() else "unresponsive"
+        return ServerStatus(
+            name=self.daemon.name,
+            state=state,
+            endpoint=self.endpoint,
+            pid=process.pid if process else None,
+            log_file=self.daemon.log_file,
+        )
+
+
+def start(settings: CloudSettings, report: Report = lambda _: None) -> None:
+    """Start what is not running, wait until both servers answer, and make the buckets.
+
+    Starting a running cloud changes nothing; a half-dead one is healed, and one that runs with other
+    ports or keys is restarted. Raises LocalCloudError: a port is taken, a setting is wrong, or a server
+    does not come up.
+    """
+    with _exclusive(settings):
+        for directory in (settings.s3_data_dir, settings.answers_dir, settings.logs_dir):
+            directory.mkdir(parents=True, exist_ok=True)
+        behaviour.write_template(settings.cloud_dir)
+        behaviour.load(settings.cloud_dir)  # a mistake in it is better told here than in a log
+        keys_changed = credentials.write_owner(
+            settings.credentials_file, settings.access_key, settings.secret_key
+        )
+        s3, rekognition = _servers(settings)
+        if keys_changed:
+            s3.daemon.stop()
+        missing = [server for server in (s3, rekognition) if not _keeps_running(server, report)]
+        for server in missing:
+            server.daemon.require_free_ports()
+        for server in missing:
+            report(f"starting {server.daemon.name} at {server.endpoint}")
+            server.daemon.spawn()
+        for server in missing:
+            server.daemon.wait_until(server.answers, _PATIENCE_SECONDS)
+        if s3 in missing:
+            seaweedfs.make_ready(settings)
+        report(f"local cloud: S3 at {s3.endpoint}, Rekognition at {rekognition.endpoint}")
+
+
+def stop(settings: CloudSettings, report: Report = lambda _: None) -> None:
+    """Stop both servers; data, jobs and answers stay. Stopping a stopped cloud changes nothing."""
+    with _exclusive(settings):
+        for server in reversed(_servers(settings)):  # first the one that uses the other
+            if server.daemon.stop():
+                report(f"stopped {server.daemon.name}")
+        seaweedfs.remove_sockets(settings)
+
+
+def status(settings: CloudSettings) -> CloudStatus:
+    """Ask both servers how they are."""
+    s3, rekognition = _servers(settings)
+    return CloudStatus(s3=s3.status(), rekognition=rekognition.status())
+
+
+def environment(settings: CloudSettings) -> dict[str, str]:
+    """The variables with which boto3 and the `aws` CLI talk to the local cloud instead of AWS."""
+    return {
+        "AWS_ACCESS_KEY_ID": settings.access_key,
+        "AWS_SECRET_ACCESS_KEY": settings.secret_key,
+        "AWS_DEFAULT_REGION": settings.region,
+        "AWS_REGION": settings.region,
+        "AWS_ENDPOINT_URL_S3": settings.s3_endpoint,
+        "AWS_ENDPOINT_URL_REKOGNITION": settings.rekognition_endpoint,
+    }
+
+
+def _servers(settings: CloudSettings) -> tuple[_Server, _Server]:
+    return (
+        _Server(seaweedfs.daemon(settings), settings.s3_endpoint, lambda: seaweedfs.answers(settings)),
+        _Server(
+            _rekognition(settings), settings.rekognition_endpoint, lambda: _rekognition_answers(settings)
+        ),
+    )
+
+
+def _rekognition(settings: CloudSettings) -> Daemon:
+    module, home = "localcloud.rekognition", f"--home={settings.home}"
+    # A profile or endpoint meant for AWS must not reach the stand-in's own S3 client.
+    own = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+    return Daemon(
+        name="Rekognition stand-in",
+        command=[
+            sys.executable,
+            "-m",
+            module,
+            home,
+            f"--port={settings.rekognition_port}",
+            f"--s3-port={settings.s3_port}",
+            f"--region={settings.region}",
+        ],
+        identity=(module, home),
+        env={
+            **own,
+            "PYTHONPATH": str(CHECKOUT / "include"),
+            "MALLOC_MMAP_THRESHOLD_": "1000000",  # or glibc keeps the memory of large images
+        },
+        ports={settings.rekognition_port: "MODLAKE_REKOGNITION_PORT"},
+        pid_file=settings.cloud_dir / "rekognition.pid",
+        log_file=settings.logs_dir / "rekognition.log",
+    )
+
+
+def _rekognition_answers(settings: CloudSettings) -> bool:
+    try:
+        with urllib.request.urlopen(f"{settings.rekognition_endpoint}/ping", timeout=2) as answer:  # noqa: S310
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def _keeps_running(server: _Server, report: Report) -> bool:
+    process = server.daemon.find()
+    if process is None:
+        return False
+    if server.daemon.has_command(process) and server.answers():
+        return True
+    report(
+        f"restarting {server.daemon.name} (pid {process.pid}): it does not answer, or its settings changed"
+    )
+    server.daemon.stop()
+    return False
+
+
+@contextmanager
+def _exclusive(settings: CloudSettings) -> Iterator[None]:
+    """One start or stop at a time; the lock dies with its holder."""
+    settings.cloud_dir.mkdir(parents=True, exist_ok=True)
+    with (settings.cloud_dir / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

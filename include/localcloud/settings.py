@@ -1,0 +1,140 @@
+"""Where the local cloud keeps its state and on which ports it listens."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from localcloud.errors import LocalCloudError
+
+HOST = "127.0.0.1"
+BUCKETS = ("modlake-ugc", "modlake-work", "modlake-lake")
+CHECKOUT = Path(__file__).resolve().parents[2]
+SEAWEEDFS_PORT_COUNT = 9
+
+_S3_PORT = 8333
+_REKOGNITION_PORT = 8334
+_SEAWEEDFS_PORT_DISTANCE = 1000
+_REGION = "us-east-1"
+_ACCESS_KEY = "modlake"
+_SECRET_KEY = "modlake-local-secret"  # noqa: S105 opens nothing but this machine's own cloud
+
+
+@dataclass(frozen=True, slots=True)
+class CloudSettings:
+    """One local cloud; two of them run side by side when their homes and ports differ.
+
+    `seaweedfs_port` is the first of nine consecutive ports that SeaweedFS needs besides S3's.
+    """
+
+    home: Path
+    s3_port: int = _S3_PORT
+    rekognition_port: int = _REKOGNITION_PORT
+    seaweedfs_port: int = _S3_PORT + _SEAWEEDFS_PORT_DISTANCE
+    region: str = _REGION
+    access_key: str = _ACCESS_KEY
+    secret_key: str = _SECRET_KEY
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "home", self.home.absolute())  # the servers run in another directory
+        last = self.seaweedfs_port + SEAWEEDFS_PORT_COUNT - 1
+        for variable, first, final in (
+            ("MODLAKE_S3_PORT", self.s3_port, self.s3_port),
+            ("MODLAKE_REKOGNITION_PORT", self.rekognition_port, self.rekognition_port),
+            ("MODLAKE_SEAWEEDFS_PORT", self.seaweedfs_port, last),
+        ):
+            if first < 1 or final > 65535:
+                raise LocalCloudError(f"{variable}={first} is no usable port: set it to 1024..65000")
+        taken = {self.s3_port, self.rekognition_port, *self.internal_ports.values()}
+        if len(taken) != SEAWEEDFS_PORT_COUNT + 2:
+            raise LocalCloudError(
+                f"the local cloud's ports overlap: S3 {self.s3_port}, Rekognition {self.rekognition_port}, "
+                f"SeaweedFS {self.seaweedfs_port}..{last}: set MODLAKE_S3_PORT, MODLAKE_REKOGNITION_PORT "
+                f"or MODLAKE_SEAWEEDFS_PORT so that they differ"
+            )
+
+    @classmethod
+    def from_environment(cls, env: Mapping[str, str] = os.environ) -> CloudSettings:
+        """Read MODLAKE_HOME, MODLAKE_S3_PORT, MODLAKE_REKOGNITION_PORT, MODLAKE_SEAWEEDFS_PORT,
+        MODLAKE_REGION, MODLAKE_ACCESS_KEY and MODLAKE_SECRET_KEY.
+
+        Raises LocalCloudError when a port is not a number, out of range, or used twice.
+        """
+        s3_port = _port(env, "MODLAKE_S3_PORT", _S3_PORT)
+        return cls(
+            home=Path(env.get("MODLAKE_HOME") or CHECKOUT / ".modlake"),
+            s3_port=s3_port,
+            rekognition_port=_port(env, "MODLAKE_REKOGNITION_PORT", _REKOGNITION_PORT),
+            seaweedfs_port=_port(env, "MODLAKE_SEAWEEDFS_PORT", s3_port + _SEAWEEDFS_PORT_DISTANCE),
+            region=env.get("MODLAKE_REGION") or _REGION,
+            access_key=env.get("MODLAKE_ACCESS_KEY") or _ACCESS_KEY,
+            secret_key=env.get("MODLAKE_SECRET_KEY") or _SECRET_KEY,
+        )
+
+    def to_environment(self) -> dict[str, str]:
+        """The variables that `from_environment` reads back as these settings."""
+        return {
+            "MODLAKE_HOME": str(self.home),
+            "MODLAKE_S3_PORT": str(self.s3_port),
+            "MODLAKE_REKOGNITION_PORT": str(self.rekognition_port),
+            "MODLAKE_SEAWEEDFS_PORT": str(self.seaweedfs_port),
+            "MODLAKE_REGION": self.region,
+            "MODLAKE_ACCESS_KEY": self.access_key,
+            "MODLAKE_SECRET_KEY": self.secret_key,
+        }
+
+    @property
+    def cloud_dir(self) -> Path:
+        return self.home / "cloud"
+
+    @property
+    def logs_dir(self) -> Path:
+        return self.home / "logs"
+
+    @property
+    def s3_data_dir(self) -> Path:
+        return self.cloud_dir / "seaweedfs"
+
+    @property
+    def answers_dir(self) -> Path:
+        """Answer books that are added while the cloud runs."""
+        return self.cloud_dir / "answers"
+
+    @property
+    def credentials_file(self) -> Path:
+        """SeaweedFS's identities; the Rekognition stand-in knows the same keys."""
+        return self.cloud_dir / "s3.json"
+
+    @property
+    def s3_endpoint(self) -> str:
+        return f"http://{HOST}:{self.s3_port}"
+
+    @property
+    def rekognition_endpoint(self) -> str:
+        return f"http://{HOST}:{self.rekognition_port}"
+
+    @property
+    def internal_ports(self) -> dict[str, int]:
+        """SeaweedFS's own ports by the name of their `weed mini` option."""
+        options = (
+            "master.port",
+            "master.port.grpc",
+            "volume.port",
+            "volume.port.grpc",
+            "filer.port",
+            "filer.port.grpc",
+            "admin.port",
+            "admin.port.grpc",
+            "s3.port.grpc",
+        )
+        return {option: self.seaweedfs_port + offset for offset, option in enumerate(options)}
+
+
+def _port(env: Mapping[str, str], variable: str, default: int) -> int:
+    text = env.get(variable) or str(default)
+    try:
+        return int(text)
+    except ValueError:
+        raise LocalCloudError(f"{variable}={text!r} is not a number: set it to a free port") from None

@@ -1,0 +1,54 @@
+"""A real local cloud for a test: its own directory, its own ports."""
+
+from __future__ import annotations
+
+import json
+import random
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+
+from localcloud import cloud
+from localcloud.settings import HOST, SEAWEEDFS_PORT_COUNT, CloudSettings
+
+
+def free_settings(home: Path) -> CloudSettings:
+    """Settings on ports that are free now, below the range from which the system takes its own."""
+    count = SEAWEEDFS_PORT_COUNT + 2
+    for first in random.sample(range(20_000, 32_000, count), 100):
+        if all(_is_free(port) for port in range(first, first + count)):
+            return CloudSettings(
+                home=home, s3_port=first, rekognition_port=first + 1, seaweedfs_port=first + 2
+            )
+    raise RuntimeError("no block of free ports between 20000 and 32000")
+
+
+@contextmanager
+def running_cloud(home: Path, **behaviour: float | str) -> Iterator[CloudSettings]:
+    """A started cloud with this behaviour (see rekognition.toml), stopped at the end."""
+    settings = free_settings(home)
+    settings.cloud_dir.mkdir(parents=True, exist_ok=True)
+    lines = [f"{name} = {json.dumps(value)}\n" for name, value in behaviour.items()]
+    (settings.cloud_dir / "rekognition.toml").write_text("".join(lines), encoding="utf-8")
+    try:
+        cloud.start(settings)
+        yield settings
+    finally:
+        status = cloud.status(settings)
+        for pid in filter(None, (status.s3.pid, status.rekognition.pid)):
+            process = psutil.Process(pid)
+            process.kill()  # its data is the test's: no need to wait for an orderly end
+            process.wait(10)
+        cloud.stop(settings)
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            return False
+    return True
