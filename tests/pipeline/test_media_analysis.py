@@ -9,8 +9,6 @@ from datetime import UTC, date, datetime
 from typing import Any
 
 import pytest
-from tests.support.fake_rekognition import LOST, FakeRekognition
-from tests.support.memory_store import MemoryObjectStore
 
 from modlake.exceptions import ModlakeTerminalError, ModlakeTransientError
 from modlake.pipeline.media_analysis import (
@@ -27,6 +25,8 @@ from modlake.pipeline.media_analysis import (
 )
 from modlake.pipeline.plan import AnalysisParameters, Plan, Shard
 from modlake.pipeline.submissions import client_request_token, fingerprint
+from tests.support.fake_rekognition import LOST, FakeRekognition
+from tests.support.memory_store import MemoryObjectStore
 
 DAY = date(2026, 11, 21)
 SHAS = ["a" * 64, "b" * 64, "c" * 64]

@@ -7,7 +7,6 @@ from datetime import date
 from typing import Any
 
 import pytest
-from tests.support.memory_store import MemoryObjectStore
 
 from modlake.pipeline.plan import AnalysisParameters
 from modlake.pipeline.submissions import (
@@ -17,6 +16,7 @@ from modlake.pipeline.submissions import (
     fingerprint,
     job_name,
 )
+from tests.support.memory_store import MemoryObjectStore
 
 DAY = date(2026, 11, 21)
 

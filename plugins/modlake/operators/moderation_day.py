@@ -1,0 +1,297 @@
+"""What happens to a day of images, step by step: plan, land, audit, publish."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from airflow.providers.amazon.aws.operators.base_aws import AwsBaseOperator
+from airflow.providers.amazon.aws.utils.mixins import aws_template_fields
+from airflow.sdk import Asset
+
+from modlake.exceptions import ModlakeTerminalError
+from modlake.hooks.object_store import S3ObjectStoreHook
+from modlake.operators.plan_values import PLAN_VALUES, InvalidValueError, is_known_later
+from modlake.pipeline.day import fill_day
+from modlake.retries import never_retry_terminal_errors
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+_COUNTS = ("listed", "judged", "reused", "ineligible", "failed", "labels")
+
+
+class BuildManifestsOperator(AwsBaseOperator[S3ObjectStoreHook]):
+    """
+    List a day of uploads and cut it into manifests for bulk analysis.
+
+    Writes manifests, inventory and plan into a run folder of its own under ``work_uri``. Returns the groups
+    of shards to map over, ``[{"plan_uri": …, "group": 0, "shards": [0, 1]}]``, none for an empty day; pushes
+    the XComs ``plan_uri`` and ``summary`` (counts of images). strftime directives in ``source_uri``
+    (%Y, %m, %d, %j) are filled in with the day.
+
+    :param day: the day, YYYY-MM-DD (templated)
+    :param source_uri: the prefix of the day's uploads, ``s3://bucket/uploads/%Y-%m-%d/`` (templated)
+    :param work_uri: the bucket or prefix for Modlake's own files (templated)
+    :param allowed_uris: the buckets and prefixes that images may come from, a list or its JSON (templated)
+    :param min_confidence: labels below it are not asked for, 0..100 (templated)
+    :param adapter_arn: the custom moderation adapter to judge with (templated)
+    :param kms_key_id: the KMS key that encrypts the results (templated)
+    :param price_per_image_usd: what judging an image costs, for the estimate (templated)
+    :param max_cost_usd: refuse a day that is estimated to cost more (templated)
+    :param fresh: analyse, and pay for, images anew that were judged before (templated)
+    :param shards_per_group: how many manifests one mapped task carries
+    """
+
+    aws_hook_class = S3ObjectStoreHook
+    template_fields = aws_template_fields(
+        "day",
+        "source_uri",
+        "work_uri",
+        "allowed_uris",
+        "min_confidence",
+        "adapter_arn",
+        "kms_key_id",
+        "price_per_image_usd",
+        "max_cost_usd",
+        "fresh",
+    )
+
+    def __init__(
+        self,
+        *,
+        day: str,
+        source_uri: str,
+        work_uri: str,
+        allowed_uris: Sequence[str] | str,
+        min_confidence: float | str = 50.0,
+        adapter_arn: str | None = None,
+        kms_key_id: str | None = None,
+        price_per_image_usd: float | str = 0.001,
+        max_cost_usd: float | str | None = None,
+        fresh: bool | str = False,
+        shards_per_group: int = 5,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**never_retry_terminal_errors(kwargs))
+        self.day = day
+        self.source_uri = source_uri
+        self.work_uri = work_uri
+        self.allowed_uris = allowed_uris
+        self.min_confidence = min_confidence
+        self.adapter_arn = adapter_arn
+        self.kms_key_id = kms_key_id
+        self.price_per_image_usd = price_per_image_usd
+        self.max_cost_usd = max_cost_usd
+        self.fresh = fresh
+        self.shards_per_group = shards_per_group
+        if shards_per_group < 1:
+            raise InvalidValueError(
+                f"Task {self.task_id!r}, shards_per_group: {shards_per_group} is too few; write 1 or more."
+            )
+        for field in PLAN_VALUES:
+            if not is_known_later(getattr(self, field)):
+                self._read(field)
+
+    def execute(self, context: Context) -> list[dict[str, Any]]:
+        from modlake.pipeline.plan import AnalysisParameters, build_plan
+        from modlake.pipeline.run_folder import new_run_id
+
+        values = {field: self._read(field) for field in PLAN_VALUES}
+        day = values["day"]
+        plan = build_plan(
+            self.hook,
+            day=day,
+            source_uri=fill_day(values["source_uri"], day),
+            work_uri=values["work_uri"],
+            run_id=new_run_id(datetime.now(UTC), entropy=str(context["ti"].id)),
+            airflow_run_id=context["run_id"],
+            parameters=AnalysisParameters(
+                min_confidence=values["min_confidence"],
+                adapter_arn=values["adapter_arn"],
+                kms_key_id=values["kms_key_id"],
+                fresh=context["run_id"] if values["fresh"] else None,
+            ),
+            allowed_uris=values["allowed_uris"],
+            price_per_image_usd=values["price_per_image_usd"],
+            max_cost_usd=values["max_cost_usd"],
+            shards_per_group=self.shards_per_group,
+            report=self.log.info,
+        )
+        plan_uri = plan.folder.plan_uri
+        summary = {
+            "day": day.isoformat(),
+            "run_id": plan.run_id,
+            "listed": plan.listed,
+            "eligible": plan.eligible,
+            "ineligible": plan.ineligible,
+            "reused": plan.reused,
+            "ineligible_by_code": plan.ineligible_by_code,
+            "shards": len(plan.shards),
+            "estimated_cost_usd": plan.estimated_cost_usd,
+        }
+        context["ti"].xcom_push(key="plan_uri", value=plan_uri)
+        context["ti"].xcom_push(key="summary", value=summary)
+        self.log.info("Planned %s as %s: %s", day, plan_uri, _spelled_out(summary))
+        return [
+            {"plan_uri": plan_uri, "group": number, "shards": shards}
+            for number, shards in enumerate(plan.groups)
+        ]
+
+    def _read(self, field: str) -> Any:
+        try:
+            return PLAN_VALUES[field](getattr(self, field))
+        except ModlakeTerminalError as error:
+            raise InvalidValueError(f"Task {self.task_id!r}, {field}: {error}") from error
+
+
+class LandResultsOperator(AwsBaseOperator[S3ObjectStoreHook]):
+    """
+    Turn the results of a group's jobs into data files of the lake, and count how its images came out.
+
+    Returns the group with what landed: ``{"plan_uri": …, "group": 0, "shards": [landed shard, …]}``.
+
+    :param manifest_group: a group of shards whose jobs have ended, as BuildManifestsOperator returns it
+        (templated)
+    """
+
+    aws_hook_class = S3ObjectStoreHook
+    template_fields = aws_template_fields("manifest_group")
+    template_fields_renderers: ClassVar = {"manifest_group": "json"}
+
+    def __init__(self, *, manifest_group: Mapping[str, Any], **kwargs: Any) -> None:
+        super().__init__(**never_retry_terminal_errors(kwargs))
+        self.manifest_group = manifest_group
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        from modlake.pipeline.landing import land_shard
+        from modlake.pipeline.plan import read_plan
+
+        group = self.manifest_group
+        plan = read_plan(self.hook, group["plan_uri"])
+        numbers: list[int] = group["shards"]
+        total = sum(plan.shards[number].image_count for number in numbers)
+        started = time.monotonic()
+        landed = []
+        done = 0
+        for number in numbers:
+            shard = land_shard(self.hook, plan, number, _attempt(context))
+            landed.append(shard)
+            done += shard.image_count
+            self.log.info(
+                "Landed shard %d (%d of %d): %s",
+                number,
+                len(landed),
+                len(numbers),
+                _progress(done, total, time.monotonic() - started),
+            )
+        summary = {
+            "judged": sum(shard.judged for shard in landed),
+            "failed": sum(shard.failed for shard in landed),
+            "labels": sum(shard.labels for shard in landed),
+        }
+        self.log.info("Landed group %d of %s: %s", group["group"], plan.day, _spelled_out(summary))
+        return {**group, "shards": [asdict(shard) for shard in landed]}
+
+
+class AuditDayOperator(AwsBaseOperator[S3ObjectStoreHook]):
+    """
+    Prove that every listed image of a day has exactly one outcome, and write the proof into the run folder.
+
+    Returns ``audit_uri`` and the counts of outcomes.
+
+    :param plan_uri: the plan of the run (templated)
+    :param landed: what LandResultsOperator returned, for each group or for the only one; nothing for an empty
+        day (templated)
+    """
+
+    aws_hook_class = S3ObjectStoreHook
+    template_fields = aws_template_fields("plan_uri", "landed")
+
+    def __init__(
+        self,
+        *,
+        plan_uri: str,
+        landed: Sequence[Mapping[str, Any]] | Mapping[str, Any] | None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**never_retry_terminal_errors(kwargs))
+        self.plan_uri = plan_uri
+        self.landed = landed
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        from modlake.pipeline.audit import audit_day
+        from modlake.pipeline.landing import LandedShard
+        from modlake.pipeline.plan import read_plan
+
+        # Of a mapped task group Airflow hands over a list, but of one instance its value, and of none None.
+        groups = [self.landed] if isinstance(self.landed, Mapping) else self.landed or []
+        landed = [LandedShard(**shard) for group in groups for shard in group["shards"]]
+        audit = audit_day(self.hook, read_plan(self.hook, self.plan_uri), landed, _attempt(context))
+        counts = {name: getattr(audit, name) for name in _COUNTS}
+        self.log.info("Audited %s as %s: %s", audit.day, audit.audit_uri, _spelled_out(counts))
+        return {"audit_uri": audit.audit_uri, **counts}
+
+
+class PublishDayOperator(AwsBaseOperator[S3ObjectStoreHook]):
+    """
+    Make an audited run the truth of its day, in the Iceberg catalog that pyiceberg's configuration names.
+
+    Every outlet asset gets an event for the partition of the day, in a run without a partition key too,
+    with the counts and snapshot ids as its extra. Returns the publication.
+
+    :param plan_uri: the plan of the run (templated)
+    :param audit_uri: its audit (templated)
+    """
+
+    aws_hook_class = S3ObjectStoreHook
+    template_fields = aws_template_fields("plan_uri", "audit_uri")
+
+    def __init__(self, *, plan_uri: str, audit_uri: str, **kwargs: Any) -> None:
+        super().__init__(**never_retry_terminal_errors(kwargs))
+        self.plan_uri = plan_uri
+        self.audit_uri = audit_uri
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        from modlake.lake.catalog import ensure_tables, open_catalog
+        from modlake.lake.publish import publish_day
+        from modlake.pipeline.audit import read_audit
+        from modlake.pipeline.plan import read_plan
+
+        plan = read_plan(self.hook, self.plan_uri)
+        audit = read_audit(self.hook, self.audit_uri)
+        catalog = open_catalog()
+        ensure_tables(catalog)
+        publication = publish_day(catalog, plan, audit)
+        facts = {**asdict(publication), "day": publication.day.isoformat()}
+        for asset in self.outlets:
+            if isinstance(asset, Asset):
+                event = context["outlet_events"][asset]
+                event.add_partitions(facts["day"])
+                event.extra.update(facts)
+        self.log.info(
+            "%s %s: %s",
+            "Published" if publication.republished else "Unchanged, published before:",
+            publication.day,
+            _spelled_out({name: facts[name] for name in _COUNTS}),
+        )
+        return facts
+
+
+def _attempt(context: Context) -> str:
+    """Name this attempt of the task as no other: a data file's name must never come twice."""
+    ti = context["ti"]
+    return f"{ti.try_number:02d}{str(ti.id)[-8:]}"
+
+
+def _progress(done: int, total: int, seconds: float) -> str:
+    rate = done / max(seconds, 0.001)
+    minutes_left = (total - done) / max(rate, 0.001) / 60
+    return f"{done:,} of {total:,} images, {rate:,.0f} images/s, {minutes_left:.1f} min left"
+
+
+def _spelled_out(facts: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in facts.items())

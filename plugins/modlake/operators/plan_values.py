@@ -1,0 +1,104 @@
+"""How the arguments of a plan are read: as they are written in a DAG, and as templates render them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from modlake.exceptions import ModlakeTerminalError
+from modlake.hooks.rekognition import check_min_confidence, check_text
+from modlake.pipeline.day import check_day_uri, parse_day
+from modlake.pipeline.s3_uri import split_s3_uri
+
+
+class InvalidValueError(ModlakeTerminalError, ValueError):
+    """An argument of an operator can't be what it is; the message says what to write instead."""
+
+
+def is_known_later(value: object) -> bool:
+    """Tell whether a value becomes known when the task runs: a template, or the output of another task."""
+    if isinstance(value, str):
+        return "{{" in value or "{%" in value
+    if isinstance(value, list | tuple):
+        return any(is_known_later(item) for item in value)
+    return not isinstance(value, float | int | None)
+
+
+def _day_uri(value: str) -> str:
+    check_day_uri(value)
+    return value
+
+
+def _folder_uri(value: str) -> str:
+    split_s3_uri(value)
+    return value
+
+
+def _uri_list(value: Sequence[str] | str) -> list[str]:
+    try:
+        uris = json.loads(value) if isinstance(value, str) else list(value)
+    except (TypeError, ValueError):
+        uris = None
+    if not isinstance(uris, list) or not uris:
+        raise InvalidValueError(
+            f"{value!r} names no bucket or prefix: write a list such as ['s3://bucket/uploads/'] or its JSON."
+        )
+    return [_folder_uri(str(uri)) for uri in uris]
+
+
+def _confidence(value: float | str) -> float:
+    number = _number(value)
+    check_min_confidence(number, written_as="it")
+    return number
+
+
+def _adapter(value: str | None) -> str | None:
+    if value:
+        check_text("ProjectVersion", value, written_as="it")
+    return value or None
+
+
+def _kms_key(value: str | None) -> str | None:
+    if value:
+        check_text("KmsKeyId", value, written_as="it")
+    return value or None
+
+
+def _price(value: float | str) -> float:
+    number = _number(value)
+    if not number >= 0:
+        raise InvalidValueError(f"{value!r} is no sum of money: write 0 or more, in US dollars.")
+    return number
+
+
+def _budget(value: float | str | None) -> float | None:
+    return None if value is None or value == "" else _price(value)
+
+
+def _number(value: float | str) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError) as error:
+        raise InvalidValueError(f"{value!r} is no number: write one such as 50 or 0.001.") from error
+
+
+def _switch(value: bool | str) -> bool:
+    if str(value).lower() not in {"true", "false"}:
+        raise InvalidValueError(f"{value!r} is neither yes nor no: write true or false.")
+    return str(value).lower() == "true"
+
+
+PLAN_VALUES: dict[str, Callable[[Any], Any]] = {
+    "day": parse_day,
+    "source_uri": _day_uri,
+    "work_uri": _folder_uri,
+    "allowed_uris": _uri_list,
+    "min_confidence": _confidence,
+    "adapter_arn": _adapter,
+    "kms_key_id": _kms_key,
+    "price_per_image_usd": _price,
+    "max_cost_usd": _budget,
+    "fresh": _switch,
+}
+"""What reads each argument, and raises a ModlakeTerminalError that says what to write instead."""

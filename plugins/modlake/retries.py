@@ -1,0 +1,24 @@
+"""Which failures of a task are worth another try."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow.sdk import ExceptionRetryPolicy, RetryAction, RetryRule
+
+# The class by its path, as the rule is written into the serialised DAG.
+TERMINAL_ERRORS_FAIL = ExceptionRetryPolicy(
+    rules=[
+        RetryRule(
+            exception="modlake.exceptions.ModlakeTerminalError",
+            action=RetryAction.FAIL,
+            reason="No retry can help until somebody changes what the error names",
+        )
+    ]
+)
+
+
+def never_retry_terminal_errors(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Return an operator's arguments with our retry policy, unless they bring one of their own."""
+    # A mapped operator passes None for a policy that nobody set.
+    return kwargs | {"retry_policy": kwargs.get("retry_policy") or TERMINAL_ERRORS_FAIL}

@@ -1,0 +1,256 @@
+"""The whole DAG, from seeded uploads in a real local cloud to the tables of the lake."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from datetime import date
+from typing import Any
+
+import boto3
+import pytest
+from pyiceberg.catalog import Catalog, load_catalog
+from tests.support.airflow_home import CHECKOUT, AirflowHome, DagRunOutcome, airflow_home
+from tests.support.cloud import running_cloud
+
+from cli.lake_environment import PREFIX, lake_environment
+from cli.seed import s3_client, seed_day
+from localcloud import cloud as local_cloud
+from localcloud.settings import CloudSettings
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
+
+DAG_ID = "moderate_images"
+DAY = date(2026, 11, 21)
+IMAGES = 80
+MIN_CONFIDENCE = 70.0
+
+
+@pytest.fixture(scope="module")
+def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CloudSettings]:
+    with running_cloud(tmp_path_factory.mktemp("cloud")) as settings:
+        yield settings
+
+
+@pytest.fixture(scope="module")
+def airflow(tmp_path_factory: pytest.TempPathFactory, cloud: CloudSettings) -> Iterator[AirflowHome]:
+    with airflow_home(tmp_path_factory.mktemp("airflow"), cloud) as home:
+        yield home
+
+
+@pytest.fixture(scope="module")
+def moderated(cloud: CloudSettings, airflow: AirflowHome) -> DagRunOutcome:
+    """The first run of a seeded day."""
+    seed(cloud, DAY, IMAGES)
+    return airflow.run_dag(DAG_ID, {"day": DAY.isoformat(), "min_confidence": MIN_CONFIDENCE})
+
+
+def seed(cloud: CloudSettings, day: date, images: int) -> None:
+    s3 = s3_client(local_cloud.environment(cloud))
+    seed_day(s3, cloud.home, day, images, lambda done, total: None)
+
+
+def objects(cloud: CloudSettings, day: date) -> dict[str, bytes]:
+    """What a stranger's client lists for the day, by source_ref."""
+    s3 = s3_client(local_cloud.environment(cloud))
+    pages = s3.get_paginator("list_objects_v2").paginate(Bucket="modlake-ugc", Prefix=f"uploads/{day}/")
+    keys = [entry["Key"] for page in pages for entry in page.get("Contents", [])]
+    return {
+        f"s3://modlake-ugc/{key}": s3.get_object(Bucket="modlake-ugc", Key=key)["Body"].read() for key in keys
+    }
+
+
+def answers(cloud: CloudSettings) -> dict[str, dict[str, Any]]:
+    """All answer books, by SHA-256."""
+    book = json.loads((CHECKOUT / "include/sample_images/labels.json").read_bytes())["answers"]
+    for path in (cloud.home / "cloud" / "answers").glob("*.json"):
+        book |= json.loads(path.read_bytes())
+    return dict(book)
+
+
+def jobs(cloud: CloudSettings) -> list[str]:
+    environment = local_cloud.environment(cloud)
+    rekognition = boto3.client(
+        "rekognition",
+        endpoint_url=environment["AWS_ENDPOINT_URL_REKOGNITION"],
+        region_name=cloud.region,
+        aws_access_key_id=cloud.access_key,
+        aws_secret_access_key=cloud.secret_key,
+    )
+    return [job["JobId"] for job in rekognition.list_media_analysis_jobs(MaxResults=100)["MediaAnalysisJobs"]]
+
+
+def catalog(cloud: CloudSettings) -> Catalog:
+    properties = {
+        name.removeprefix(PREFIX).lower().replace("__", ".").replace("_", "-"): value
+        for name, value in lake_environment(cloud, {}).items()
+    }
+    return load_catalog("modlake", **properties)
+
+
+def rows(cloud: CloudSettings, table: str, day: date) -> list[dict[str, Any]]:
+    scanned = catalog(cloud).load_table(f"moderation.{table}").scan(row_filter=f"day == '{day}'")
+    return list(scanned.to_arrow().to_pylist())
+
+
+def snapshots(cloud: CloudSettings) -> dict[str, int | None]:
+    lake = catalog(cloud)
+    current = {name: lake.load_table(("moderation", name)) for name in ("images", "labels", "jobs", "runs")}
+    return {name: table.metadata.current_snapshot_id for name, table in current.items()}
+
+
+def test_all_tasks_succeed_under_readable_names(moderated: DagRunOutcome) -> None:
+    assert moderated.state == "success", moderated.log[-5000:]
+    assert set(moderated.tasks.values()) == {"success"}
+    assert moderated.map_names["shards.analyse", 0] == moderated.map_names["shards.land", 0] == "shards 0"
+
+
+def test_every_listed_object_has_exactly_one_outcome(cloud: CloudSettings, moderated: DagRunOutcome) -> None:
+    listed = objects(cloud, DAY)
+    images = rows(cloud, "images", DAY)
+
+    assert len(listed) == IMAGES
+    assert any("漢字" in ref for ref in listed)
+    assert any("%2F" in ref for ref in listed)
+    assert any("+" in ref and "'" not in ref for ref in listed)
+    assert Counter(row["source_ref"] for row in images) == Counter(list(listed))
+    outcomes = Counter(row["outcome"] for row in images)
+    assert set(outcomes) == {"judged", "ineligible", "failed"}
+    (run,) = rows(cloud, "runs", DAY)
+    assert run["listed"] == IMAGES
+    assert {name: run[name] for name in ("judged", "reused", "ineligible", "failed")} == {
+        "reused": 0,
+        **outcomes,
+    }
+
+
+def test_labels_are_those_of_the_answer_book(cloud: CloudSettings, moderated: DagRunOutcome) -> None:
+    book = answers(cloud)
+    known = {
+        ref: book[digest]
+        for ref, body in objects(cloud, DAY).items()
+        if (digest := hashlib.sha256(body).hexdigest()) in book
+    }
+    expected = {
+        (ref, label["Name"], label["ParentName"] or None, label["TaxonomyLevel"], label["Confidence"])
+        for ref, answer in known.items()
+        for label in answer["ModerationLabels"]
+        if label["Confidence"] >= MIN_CONFIDENCE
+    }
+    held_back = sum(
+        label["Confidence"] < MIN_CONFIDENCE for a in known.values() for label in a["ModerationLabels"]
+    )
+    found = [row for row in rows(cloud, "labels", DAY) if row["source_ref"] in known]
+
+    assert len(expected) > 20
+    assert held_back > 0
+    assert len(found) == len(expected)
+    assert {
+        (
+            row["source_ref"],
+            row["label"],
+            row["parent_label"] or None,
+            row["taxonomy_level"],
+            row["confidence"],
+        )
+        for row in found
+    } == expected
+
+
+def test_paths_are_those_of_the_taxonomy(cloud: CloudSettings, moderated: DagRunOutcome) -> None:
+    taxonomy = json.loads((CHECKOUT / "plugins/modlake/data/moderation_taxonomy_v7.json").read_bytes())
+    parents = {label["name"]: label["parent"] for label in taxonomy}
+
+    def path(label: str) -> list[str | None]:
+        names = [label]
+        while parents[names[0]]:
+            names.insert(0, parents[names[0]])
+        return [*names, None, None][:3]
+
+    labels = rows(cloud, "labels", DAY)
+    assert {row["taxonomy_level"] for row in labels} == {1, 2, 3}
+    assert all([row["l1"], row["l2"], row["l3"]] == path(row["label"]) for row in labels)
+
+
+def test_the_event_of_a_run_by_hand_is_of_the_partition_of_the_day(
+    cloud: CloudSettings, moderated: DagRunOutcome
+) -> None:
+    (event,) = moderated.events
+    (run,) = rows(cloud, "runs", DAY)
+    assert event["asset"] == "moderation_labels"
+    assert event["partition_key"] == event["extra"]["day"] == "2026-11-21"
+    for name in ("listed", "judged", "reused", "ineligible", "failed", "labels"):
+        assert event["extra"][name] == run[name]
+    assert event["extra"]["snapshot_ids"]["images"] == run["images_snapshot_id"]
+    assert event["extra"]["snapshot_ids"]["labels"] == run["labels_snapshot_id"]
+
+
+def test_a_rerun_changes_nothing_and_starts_no_job(
+    cloud: CloudSettings, airflow: AirflowHome, moderated: DagRunOutcome
+) -> None:
+    before = snapshots(cloud), sorted(jobs(cloud))
+    again = airflow.run_dag(DAG_ID, {"day": DAY.isoformat(), "min_confidence": MIN_CONFIDENCE})
+    assert again.state == "success"
+    assert (snapshots(cloud), sorted(jobs(cloud))) == before
+    assert again.events[0]["extra"]["republished"] is False
+
+
+def test_a_fresh_run_analyses_anew(
+    cloud: CloudSettings, airflow: AirflowHome, moderated: DagRunOutcome
+) -> None:
+    before = len(jobs(cloud))
+    fresh = airflow.run_dag(DAG_ID, {"day": DAY.isoformat(), "min_confidence": MIN_CONFIDENCE, "fresh": True})
+    assert fresh.state == "success"
+    assert len(jobs(cloud)) == before + 1
+    assert len(rows(cloud, "images", DAY)) == IMAGES
+
+
+def test_an_empty_day_is_published_with_zero_rows(cloud: CloudSettings, airflow: AirflowHome) -> None:
+    day = date(2026, 11, 20)
+    seed(cloud, day, 0)
+    empty = airflow.run_dag(DAG_ID, {"day": day.isoformat()})
+    assert empty.state == "success"
+    assert empty.tasks["shards.analyse", -1] == empty.tasks["shards.land", -1] == "skipped"
+    assert empty.tasks["publish", -1] == "success"
+    assert rows(cloud, "images", day) == []
+    (run,) = rows(cloud, "runs", day)
+    assert (run["listed"], run["labels"]) == (0, 0)
+    assert empty.events[0]["partition_key"] == day.isoformat()
+
+
+def test_a_day_of_one_image(cloud: CloudSettings, airflow: AirflowHome) -> None:
+    day = date(2026, 11, 19)
+    seed(cloud, day, 1)
+    assert airflow.run_dag(DAG_ID, {"day": day.isoformat()}).state == "success"
+    assert [row["source_ref"] for row in rows(cloud, "images", day)] == list(objects(cloud, day))
+
+
+def test_a_day_is_awaited_until_its_marker_exists(cloud: CloudSettings, airflow: AirflowHome) -> None:
+    day = date(2026, 11, 18)
+    late = threading.Timer(2, seed, (cloud, day, 1))
+    late.start()
+    waited = airflow.run_dag(DAG_ID, {"day": day.isoformat()})
+    late.join()
+    assert waited.state == "success"
+    assert "s3://modlake-ugc/complete/2026-11-18 is not there yet" in waited.log
+
+
+def test_neither_partition_nor_day_is_a_clear_error(airflow: AirflowHome) -> None:
+    lost = airflow.run_dag(DAG_ID)
+    assert lost.state == "failed"
+    assert lost.tasks["wait_for_day", -1] == "failed"
+    assert "no partition key and no param day" in lost.log
+    assert '--conf \'{"day": "2026-11-21"}\'' in lost.log
+
+
+def test_a_day_over_budget_submits_nothing(
+    cloud: CloudSettings, airflow: AirflowHome, moderated: DagRunOutcome
+) -> None:
+    before = len(jobs(cloud))
+    refused = airflow.run_dag(DAG_ID, {"day": DAY.isoformat(), "max_cost_usd": 0.01, "min_confidence": 33})
+    assert refused.tasks["plan", -1] == "failed"
+    assert "over the budget of 0.01 USD" in refused.log
+    assert len(jobs(cloud)) == before

@@ -1,0 +1,682 @@
+"""Tests of the media analysis operators: what they start, how they wait, and what they take up again."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import Any
+from unittest import mock
+
+import pytest
+from airflow.sdk import DAG, RetryAction
+from airflow.sdk.exceptions import TaskDeferred
+from airflow.sdk.execution_time.context import NEVER_EXPIRE
+
+from modlake.exceptions import ModlakeTerminalError, ModlakeTransientError
+from modlake.hooks.rekognition import InvalidRequestError
+from modlake.operators import rekognition as module
+from modlake.operators.rekognition import (
+    WORKER_WAIT_SECONDS,
+    AnalyseManifestsOperator,
+    MediaAnalysisDeadlineError,
+    StartMediaAnalysisJobOperator,
+)
+from modlake.pipeline.media_analysis import (
+    MediaAnalysisJobFailedError,
+    MediaAnalysisJobInterruptedError,
+    TokenParametersMismatchError,
+)
+from modlake.pipeline.submissions import client_request_token, fingerprint
+from tests.pipeline.test_media_analysis import SHAS, make_plan
+from tests.support.fake_rekognition import LOST, FakeRekognition, FakeTime, connection_to, served
+from tests.support.memory_store import MemoryObjectStore
+
+HOOK_SETTINGS: dict[str, Any] = {
+    "aws_conn_id": "elsewhere",
+    "region_name": "eu-west-1",
+    "verify": False,
+    "botocore_config": {"retries": {"total_max_attempts": 1}},
+}
+MANIFEST = {"manifest_bucket": "work", "manifest_key": "manifests/0.jsonl", "output_bucket": "results"}
+PLAN = make_plan()
+GROUP = {"plan_uri": PLAN.folder.plan_uri, "group": 0, "shards": [0, 1, 2]}
+SLOW = ("IN_PROGRESS",) * 50 + ("SUCCEEDED",)
+QUICK = ("IN_PROGRESS", "SUCCEEDED")
+
+
+class TaskStateStore(dict[str, Any]):
+    """Airflow's task state store, which keeps JSON."""
+
+    def set(self, key: str, value: Any, *, retention: timedelta | None = None) -> None:
+        assert retention is NEVER_EXPIRE
+        self[key] = json.loads(json.dumps(value))
+
+
+class Store(MemoryObjectStore):
+    """S3 as both operators use it: the pipeline's object store, and a manifest's ETag."""
+
+    etag = '"etag-1"'
+
+    @property
+    def conn(self) -> Any:
+        return SimpleNamespace(get_object=lambda **request: {"ETag": self.etag, "Body": mock.Mock()})
+
+
+@pytest.fixture
+def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeRekognition]:
+    fake = FakeRekognition()
+    with served(fake) as endpoint_url:
+        monkeypatch.setenv("AIRFLOW_CONN_ELSEWHERE", connection_to(endpoint_url))
+        yield fake
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> FakeTime:
+    clock = FakeTime()
+    monkeypatch.setattr(module, "time", clock)
+    return clock
+
+
+@pytest.fixture
+def store(monkeypatch: pytest.MonkeyPatch) -> Store:
+    store = Store()
+    store.write(PLAN.folder.plan_uri, PLAN.to_json().encode())
+    hook = mock.Mock(return_value=store)
+    monkeypatch.setattr(module, "S3ObjectStoreHook", hook)
+    yield_settings = {**HOOK_SETTINGS, "config": HOOK_SETTINGS["botocore_config"]}
+    del yield_settings["botocore_config"]
+    store.expected_settings = yield_settings  # type: ignore[attr-defined]
+    store.hook_class = hook  # type: ignore[attr-defined]
+    return store
+
+
+@pytest.fixture
+def context() -> Any:
+    return {"ti": mock.Mock(), "task_state_store": TaskStateStore()}
+
+
+def analyse(**arguments: Any) -> AnalyseManifestsOperator:
+    settings = {"task_id": "analyse", "manifest_group": GROUP, **HOOK_SETTINGS, "deferrable": False}
+    return AnalyseManifestsOperator(**{**settings, **arguments})
+
+
+def start(**arguments: Any) -> StartMediaAnalysisJobOperator:
+    settings = {"task_id": "start", **MANIFEST, **HOOK_SETTINGS, "deferrable": False}
+    return StartMediaAnalysisJobOperator(**{**settings, **arguments})
+
+
+Make = Callable[..., Any]
+both = pytest.mark.parametrize("make", [analyse, start])
+
+
+def jobs_of(make: Make) -> int:
+    return 3 if make is analyse else 1
+
+
+def resume(make: Make, context: Any, deferred: TaskDeferred, event: dict[str, Any] | None = None) -> Any:
+    """Go on as another process would, with what Airflow kept of the deferral."""
+    kwargs = json.loads(json.dumps(deferred.kwargs))
+    operator = make(deferrable=True)
+    return getattr(operator, deferred.method_name)(
+        context, event=event or {"status": "success", "jobs": {}, "message": None}, **kwargs
+    )
+
+
+@both
+@pytest.mark.parametrize("deferrable", [False, True])
+def test_quick_jobs_are_awaited_in_the_worker(
+    aws: FakeRekognition, clock: FakeTime, store: Store, context: Any, make: Make, deferrable: bool
+) -> None:
+    aws.script = QUICK
+    make(deferrable=deferrable).execute(context)
+
+    assert len(aws.started) == jobs_of(make)
+    assert sum(clock.slept) < WORKER_WAIT_SECONDS
+
+
+@both
+def test_slow_jobs_are_awaited_in_the_worker_when_not_deferrable(
+    aws: FakeRekognition, clock: FakeTime, store: Store, context: Any, make: Make
+) -> None:
+    aws.script = SLOW
+    make(deferrable=False).execute(context)
+
+    assert len(aws.started) == jobs_of(make)
+    assert sum(clock.slept) > 1_800
+
+
+@both
+def test_slow_jobs_are_deferred_with_every_setting(
+    aws: FakeRekognition, clock: FakeTime, store: Store, context: Any, make: Make
+) -> None:
+    aws.script = SLOW
+    before = datetime.now(UTC)
+    with pytest.raises(TaskDeferred) as deferred:
+        make(deferrable=True).execute(context)
+
+    assert sum(clock.slept) >= WORKER_WAIT_SECONDS
+    path, arguments = deferred.value.trigger.serialize()
+    assert path == "modlake.triggers.rekognition.MediaAnalysisJobCompletedTrigger"
+    assert arguments.pop("wake_at") >= before + timedelta(hours=23, minutes=59)
+    assert arguments == {
+        "job_ids": list(aws.jobs),
+        "wait_for": "all",
+        "poll_interval": 60,
+        **HOOK_SETTINGS,
+    }
+    assert deferred.value.timeout is not None
+    assert timedelta(hours=24) < deferred.value.timeout < timedelta(hours=25)
+
+
+@both
+def test_the_resumed_task_takes_up_its_jobs(
+    aws: FakeRekognition, clock: FakeTime, store: Store, context: Any, make: Make
+) -> None:
+    aws.script = SLOW
+    with pytest.raises(TaskDeferred) as deferred:
+        make(deferrable=True).execute(context)
+    for job_id in aws.jobs:
+        aws._left[job_id] = ["SUCCEEDED"]
+
+    assert resume(make, context, deferred.value)
+    assert len(aws.started) == jobs_of(make)
+
+
+@both
+def test_the_resumed_task_may_defer_again_after_waiting_again(
+    aws: FakeRekognition, clock: FakeTime, store: Store, context: Any, make: Make
+) -> None:
+    aws.script = SLOW
+    with pytest.raises(TaskDeferred) as first:
+        make(deferrable=True).execute(context)
+    clock.slept.clear()
+    with pytest.raises(TaskDeferred) as second:
+        resume(make, context, first.value, {"status": "waiting", "jobs": {}, "message": None})
+
+    assert sum(clock.slept) >= WORKER_WAIT_SECONDS
+    assert second.value.kwargs is not None
+    assert first.value.kwargs is not None
+    assert second.value.kwargs["deadline"] == first.value.kwargs["deadline"]
+
+
+@both
+@pytest.mark.parametrize("code", ["ACCESS_DENIED", "INVALID_MANIFEST"])
+def test_a_lasting_failure_while_deferred_is_terminal(
+    aws: FakeRekognition, clock: FakeTime, store: Store, context: Any, make: Make, code: str
+) -> None:
+    aws.script = SLOW
+    with pytest.raises(TaskDeferred) as deferred:
+        make(deferrable=True).execute(context)
+    for job_id in aws.jobs:
+        aws._left[job_id] = [f"FAILED:{code}"]
+    with pytest.raises(MediaAnalysisJobFailedError, match=code):
+        resume(make, context, deferred.value)
+
+    assert len(aws.started) == jobs_of(make)
+
+
+@both
+def test_a_passing_failure_while_deferred_starts_another_job(
+    aws: FakeRekognition, clock: FakeTime, store: Store, context: Any, make: Make
+) -> None:
+    aws.script = SLOW
+    with pytest.raises(TaskDeferred) as deferred:
+        make(deferrable=True).execute(context)
+    for job_id in aws.jobs:
+        aws._left[job_id] = ["FAILED:INTERNAL_ERROR"]
+    aws.script = QUICK
+    resume(make, context, deferred.value)
+
+    assert len(aws.started) == 2 * jobs_of(make)
+
+
+@both
+def test_no_event_is_an_error(aws: FakeRekognition, store: Store, context: Any, make: Make) -> None:
+    with pytest.raises(Exception, match="event is None"):
+        make().execute_complete(context, None, deadline=datetime.now(UTC).isoformat(), first_generations={})
+
+
+@both
+def test_a_refusal_in_the_triggerer_is_read_again(
+    aws: FakeRekognition, clock: FakeTime, store: Store, context: Any, make: Make
+) -> None:
+    aws.script = SLOW
+    with pytest.raises(TaskDeferred) as deferred:
+        make(deferrable=True).execute(context)
+    aws.faults["GetMediaAnalysisJob"] = ["AccessDeniedException"]
+    with pytest.raises(ModlakeTerminalError, match="2026-04-30"):
+        resume(make, context, deferred.value, {"status": "error", "jobs": {}, "message": "denied"})
+
+
+@both
+@pytest.mark.parametrize(
+    "memory",
+    [lambda kept: kept, lambda kept: TaskStateStore(), lambda kept: None],
+    ids=["retry or clear", "new task instance", "no task state store"],
+)
+@pytest.mark.parametrize("script", [SLOW, QUICK])
+def test_another_attempt_starts_nothing(
+    aws: FakeRekognition,
+    clock: FakeTime,
+    store: Store,
+    context: Any,
+    make: Make,
+    memory: Callable[[Any], Any],
+    script: tuple[str, ...],
+) -> None:
+    aws.script = script
+    make().execute(context)
+    make().execute({**context, "task_state_store": memory(context["task_state_store"])})
+
+    assert len(aws.started) == jobs_of(make)
+
+
+@both
+def test_a_crash_between_start_and_persisting_starts_nothing_twice(
+    aws: FakeRekognition,
+    clock: FakeTime,
+    store: Store,
+    context: Any,
+    make: Make,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    broken = TaskStateStore()
+    monkeypatch.setattr(broken, "set", mock.Mock(side_effect=KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        make().execute({**context, "task_state_store": broken})
+    make().execute(context)
+
+    assert len(aws.started) == jobs_of(make)
+
+
+@both
+def test_a_lost_reply_starts_nothing_twice(
+    aws: FakeRekognition, clock: FakeTime, store: Store, context: Any, make: Make
+) -> None:
+    aws.faults["StartMediaAnalysisJob"] = [LOST]
+    make().execute(context)
+
+    assert len(aws.started) == jobs_of(make)
+
+
+@both
+def test_two_attempts_at_once_make_one_job(
+    aws: FakeRekognition, clock: FakeTime, store: Store, context: Any, make: Make
+) -> None:
+    aws.script = SLOW
+    for memory in (TaskStateStore(), TaskStateStore()):
+        with pytest.raises(TaskDeferred):
+            make(deferrable=True).execute({**context, "task_state_store": memory})
+
+    assert len(aws.started) == jobs_of(make)
+
+
+@both
+def test_a_full_account_is_waited_out_in_the_worker(
+    aws: FakeRekognition, clock: FakeTime, store: Store, context: Any, make: Make
+) -> None:
+    aws.faults["StartMediaAnalysisJob"] = ["LimitExceededException"] * 30
+    make(deferrable=False).execute(context)
+
+    assert len(aws.started) == jobs_of(make)
+
+
+@both
+def test_a_full_account_is_waited_out_in_the_triggerer(
+    aws: FakeRekognition, clock: FakeTime, store: Store, context: Any, make: Make
+) -> None:
+    aws.slots = 0
+    with pytest.raises(TaskDeferred) as deferred:
+        make(deferrable=True).execute(context)
+    trigger = deferred.value.trigger
+
+    assert trigger.job_ids == []
+    assert trigger.wait_for == "any"
+    assert timedelta(seconds=59) < trigger.wake_at - datetime.now(UTC) <= timedelta(seconds=120)
+    aws.slots = None
+    resume(make, context, deferred.value, {"status": "waiting", "jobs": {}, "message": None})
+    assert len(aws.started) == jobs_of(make)
+
+
+def test_a_free_slot_among_its_own_jobs_wakes_the_group(
+    aws: FakeRekognition, clock: FakeTime, store: Store, context: Any
+) -> None:
+    aws.slots = 2
+    aws.script = SLOW
+    with pytest.raises(TaskDeferred) as deferred:
+        analyse(deferrable=True).execute(context)
+
+    assert deferred.value.trigger.job_ids == list(aws.jobs)
+    assert deferred.value.trigger.wait_for == "any"
+
+
+@both
+def test_the_deadline_ends_a_wait_and_says_why(
+    aws: FakeRekognition, clock: FakeTime, store: Store, context: Any, make: Make
+) -> None:
+    aws.slots = 0
+    with pytest.raises(MediaAnalysisDeadlineError, match="L-22FA69BA") as caught:
+        make(timeout=timedelta(microseconds=1)).execute(context)
+
+    assert isinstance(caught.value, ModlakeTransientError)
+    assert aws.started == []
+
+
+def test_the_deadline_of_a_single_job_is_its_looks(aws: FakeRekognition) -> None:
+    assert start(waiter_delay=30, waiter_max_attempts=10).timeout == timedelta(minutes=5)
+    assert start(waiter_delay=30, waiter_max_attempts=10, timeout=timedelta(hours=1)).timeout == timedelta(
+        hours=1
+    )
+
+
+@pytest.mark.parametrize("deferrable", [False, True])
+def test_without_waiting_the_accepted_job_is_enough(
+    aws: FakeRekognition, clock: FakeTime, store: Store, context: Any, deferrable: bool
+) -> None:
+    aws.script = SLOW
+    pointers = start(wait_for_completion=False, deferrable=deferrable).execute(context)
+
+    assert pointers["job_id"] == next(iter(aws.jobs))
+    assert pointers["results_uri"] is None
+    assert clock.slept == []
+
+
+def test_without_waiting_a_full_account_is_still_waited_out(
+    aws: FakeRekognition, clock: FakeTime, store: Store, context: Any
+) -> None:
+    aws.faults["StartMediaAnalysisJob"] = ["LimitExceededException"]
+    start(wait_for_completion=False).execute(context)
+
+    assert len(aws.started) == 1
+
+
+def test_the_group_is_returned_and_told_in_the_run_folder(
+    aws: FakeRekognition, clock: FakeTime, store: Store, context: Any
+) -> None:
+    assert analyse().execute(context) == GROUP
+    for shard in GROUP["shards"]:  # type: ignore[attr-defined]
+        assert json.loads(store.read(PLAN.folder.job_uri(shard)))["job"]["Status"] == "SUCCEEDED"
+
+
+def test_the_task_state_store_keeps_fingerprints(
+    aws: FakeRekognition, clock: FakeTime, store: Store, context: Any
+) -> None:
+    analyse().execute(context)
+
+    kept = context["task_state_store"]["media_analysis_jobs"]
+    assert set(kept) == {fingerprint(sha, PLAN.parameters) for sha in SHAS}
+    assert {entry["job_id"] for entry in kept.values()} == set(aws.jobs)
+
+
+def test_pointers_come_from_the_job(
+    aws: FakeRekognition, clock: FakeTime, store: Store, context: Any
+) -> None:
+    pointers = start(output_prefix="out/").execute(context)
+    job_id = next(iter(aws.jobs))
+
+    assert pointers == {
+        "job_id": job_id,
+        "status": "SUCCEEDED",
+        "manifest_uri": "s3://work/manifests/0.jsonl",
+        "results_uri": f"s3://results/out/{job_id}/r.jsonl",
+        "summary_uri": f"s3://results/out/{job_id}/r.jsonl.summary",
+        "model_version": "7.0",
+    }
+
+
+def test_a_single_job_is_asked_for_as_written(
+    aws: FakeRekognition, clock: FakeTime, store: Store, context: Any
+) -> None:
+    arn = "arn:aws:rekognition:us-east-1:123456789012:project/p/version/v/1"
+    start(
+        manifest_version="v1",
+        output_prefix="out/",
+        min_confidence="60",
+        project_version=arn,
+        kms_key_id="alias/k",
+        job_name="mine",
+        client_request_token="my-token",
+    ).execute(context)
+
+    assert aws.started == [
+        {
+            "OperationsConfig": {"DetectModerationLabels": {"MinConfidence": 60.0, "ProjectVersion": arn}},
+            "Input": {"S3Object": {"Bucket": "work", "Name": "manifests/0.jsonl", "Version": "v1"}},
+            "OutputConfig": {"S3Bucket": "results", "S3KeyPrefix": "out/"},
+            "KmsKeyId": "alias/k",
+            "JobName": "mine",
+            "ClientRequestToken": "my-token",
+        }
+    ]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"min_confidence": 51},
+        {"manifest_key": "manifests/1.jsonl"},
+        {"manifest_version": "v2"},
+        {"output_prefix": "elsewhere/"},
+        {"output_bucket": "elsewhere"},
+        {"project_version": "arn:aws:rekognition:us-east-1:123456789012:project/p/version/v/1"},
+        {"kms_key_id": "alias/k"},
+    ],
+)
+def test_another_analysis_is_another_job(
+    aws: FakeRekognition, clock: FakeTime, store: Store, context: Any, changes: dict[str, Any]
+) -> None:
+    start().execute(context)
+    start(**changes).execute(context)
+
+    assert len({request["ClientRequestToken"] for request in aws.started}) == 2
+
+
+def test_a_rewritten_manifest_is_another_job(
+    aws: FakeRekognition, clock: FakeTime, store: Store, context: Any
+) -> None:
+    start().execute(context)
+    store.etag = '"etag-2"'
+    start().execute(context)
+
+    assert len(aws.started) == 2
+
+
+def test_an_own_job_name_is_no_identity(
+    aws: FakeRekognition, clock: FakeTime, store: Store, context: Any
+) -> None:
+    """Somebody who names each night's job "nightly" must not be given last night's."""
+    start(job_name="nightly").execute(context)
+    store.etag = '"etag-2"'
+    start(job_name="nightly").execute({**context, "task_state_store": TaskStateStore()})
+
+    assert len(aws.started) == 2
+
+
+def test_an_own_token_moves_on_after_a_failure(
+    aws: FakeRekognition, clock: FakeTime, store: Store, context: Any
+) -> None:
+    aws.scripts = [("FAILED:THROTTLED",)]
+    start(client_request_token="mine").execute(context)
+
+    assert [request["ClientRequestToken"] for request in aws.started] == [
+        "mine",
+        client_request_token("mine", 1),
+    ]
+
+
+def test_an_own_token_used_for_something_else(
+    aws: FakeRekognition, clock: FakeTime, store: Store, context: Any
+) -> None:
+    start(client_request_token="mine", job_name="a").execute(context)
+    with pytest.raises(TokenParametersMismatchError, match="client_request_token"):
+        start(client_request_token="mine", job_name="a", min_confidence=1).execute(context)
+
+
+@both
+def test_a_failed_job_is_followed_by_another_on_the_next_attempt(
+    aws: FakeRekognition, clock: FakeTime, store: Store, context: Any, make: Make
+) -> None:
+    aws.script = ("FAILED:INVALID_KMS_KEY",)
+    with pytest.raises(MediaAnalysisJobFailedError):
+        make().execute(context)
+    started = len(aws.started)
+    aws.script = QUICK
+    make().execute(context)
+
+    assert len(aws.started) - started == jobs_of(make)
+
+
+@both
+def test_transient_failures_are_retried_and_terminal_ones_are_not(make: Make) -> None:
+    policy = make(retries=3).retry_policy
+    terminal = MediaAnalysisJobFailedError("x", job_id="j", code="ACCESS_DENIED")
+    transient = MediaAnalysisJobInterruptedError("x", job_id="j", code="THROTTLED")
+
+    assert policy.evaluate(terminal, try_number=1, max_tries=3).action == RetryAction.FAIL
+    assert policy.evaluate(InvalidRequestError("x"), try_number=1, max_tries=3).action == RetryAction.FAIL
+    assert policy.evaluate(transient, try_number=1, max_tries=3).action == RetryAction.DEFAULT
+
+
+@both
+def test_the_object_store_gets_every_setting(
+    aws: FakeRekognition, clock: FakeTime, store: Any, context: Any, make: Make
+) -> None:
+    make().execute(context)
+
+    store.hook_class.assert_called_with(**store.expected_settings)
+
+
+@both
+def test_links_are_pushed_once_the_jobs_are_known(
+    aws: FakeRekognition, clock: FakeTime, store: Store, context: Any, make: Make
+) -> None:
+    aws.script = SLOW
+    with pytest.raises(TaskDeferred):
+        make(deferrable=True).execute(context)
+    pushed = {call.kwargs["key"]: call.kwargs["value"] for call in context["ti"].xcom_push.call_args_list}
+
+    place = {"region_name": "eu-west-1", "aws_domain": "aws.amazon.com"}
+    folder = PLAN.folder.uri.removeprefix("s3://work/")
+    results = {"bucket": "work", "prefix": folder} if make is analyse else {"bucket": "results", "prefix": ""}
+    assert pushed == {"rekognition_media_analysis_job": place, "media_analysis_result": {**place, **results}}
+
+
+def test_links_are_addresses() -> None:
+    job_link, result_link = StartMediaAnalysisJobOperator.operator_extra_links
+    place = {"region_name": "eu-west-1", "aws_domain": "aws.amazon.com"}
+
+    assert (
+        job_link.format_link(**place) == "https://console.aws.amazon.com/rekognition/home?region=eu-west-1#/"
+    )
+    assert result_link.format_link(**place, bucket="work", prefix="runs/day=2026-11-21/a b/") == (
+        "https://console.aws.amazon.com/s3/buckets/work?region=eu-west-1&prefix=runs/day%3D2026-11-21/a%20b/"
+    )
+
+
+@both
+def test_a_kill_tells_that_the_jobs_run_on(
+    aws: FakeRekognition,
+    clock: FakeTime,
+    store: Store,
+    context: Any,
+    make: Make,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    aws.script = SLOW
+    operator = make(deferrable=True)
+    operator.on_kill()
+    with pytest.raises(TaskDeferred):
+        operator.execute(context)
+    operator.on_kill()
+
+    said = caplog.text + capsys.readouterr().out
+    assert "can't stop" in said
+    assert all(job_id in said for job_id in aws.jobs)
+
+
+def test_progress_can_be_followed(
+    aws: FakeRekognition,
+    clock: FakeTime,
+    store: Store,
+    context: Any,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    aws.scripts = [QUICK, QUICK, ("IN_PROGRESS",) * 3 + ("SUCCEEDED",)]
+    analyse().execute(context)
+
+    said = caplog.text + capsys.readouterr().out
+    assert "2 of 3 jobs done, 1 running, 200 of 300 images, 1.0 images/s, about 2 min left" in said
+    assert "Analysed group 0 of 2026-11-21: 300 images in 3 jobs" in said
+
+
+@both
+def test_template_fields_are_arguments(make: Make) -> None:
+    operator = make()
+    arguments = inspect.signature(type(operator).__init__).parameters
+    inherited = {"aws_conn_id", "region_name", "verify"}
+
+    assert inherited < set(operator.template_fields)
+    for name in operator.template_fields:
+        assert hasattr(operator, name)
+        assert name in arguments or name in inherited
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ({"job_name": "a:b"}, "job_name is 'a:b'.*Write 1 to 64"),
+        ({"client_request_token": "a+b"}, "client_request_token"),
+        ({"min_confidence": 101}, "min_confidence"),
+        ({"min_confidence": "much"}, "min_confidence is 'much'.*Write a number"),
+        ({"output_prefix": "a b"}, "output_prefix"),
+        ({"output_bucket": "s3://results"}, "output_bucket.*without 's3://'"),
+        ({"manifest_bucket": "s3://work"}, "manifest_bucket"),
+        ({"manifest_key": ""}, "manifest_key"),
+        ({"project_version": "my-adapter"}, "project_version.*arn:aws:rekognition"),
+        ({"kms_key_id": "a b"}, "kms_key_id"),
+        ({"timeout": timedelta(0)}, "timeout"),
+        ({"waiter_delay": 0}, "waiter_delay"),
+        ({"waiter_max_attempts": 0}, "waiter_max_attempts"),
+    ],
+)
+def test_impossible_arguments_are_refused_at_construction(arguments: dict[str, Any], told: str) -> None:
+    with pytest.raises(ValueError, match=f"Task 'start'.*{told}"):
+        start(**arguments)
+
+
+@pytest.mark.parametrize("arguments", [{"timeout": timedelta(0)}, {"poll_interval": 0}])
+def test_impossible_waits_are_refused_at_construction(arguments: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(arguments))):
+        analyse(**arguments)
+
+
+def test_templates_are_checked_when_they_are_rendered(
+    aws: FakeRekognition, clock: FakeTime, store: Store, context: Any
+) -> None:
+    operator = start(job_name="{{ run_id }}", min_confidence="{{ params.min_confidence }}")
+    operator.job_name = "scheduled__2026-11-21T00:00:00+00:00"
+    operator.min_confidence = "50"
+    with pytest.raises(InvalidRequestError, match="job_name"):
+        operator.execute(context)
+
+
+@pytest.mark.parametrize("group", ["{'plan_uri': 's3://work/plan.json'}", {"shards": [0]}, None])
+def test_what_is_no_group_is_refused(aws: FakeRekognition, store: Store, context: Any, group: Any) -> None:
+    with pytest.raises(InvalidRequestError, match="BuildManifestsOperator"):
+        analyse(manifest_group=group).execute(context)
+
+
+def test_a_group_may_come_from_another_task() -> None:
+    with DAG("analysis"):
+        mapped = AnalyseManifestsOperator.partial(task_id="analyse", poll_interval=5, retries=2).expand(
+            manifest_group=[GROUP]
+        )
+    operator = mapped.unmap({"manifest_group": GROUP})
+
+    assert operator.poll_interval == 5
+    assert operator.retry_policy is not None
