@@ -1,0 +1,77 @@
+"""A real Airflow: up, a backfill of two days over PostgreSQL, down, and up again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import date
+
+import pytest
+
+from cli import airflow_processes
+from cli.processes import free_port
+from cli.settings import Settings
+from tests.support.checkout import Checkout, temporary_checkout
+
+DAYS = (date(2026, 3, 1), date(2026, 3, 2))
+IMAGES = 20
+PUBLISHED = (
+    "SELECT day, run_id, listed, judged + reused + ineligible + failed AS accounted FROM runs ORDER BY day"
+)
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
+
+
+@pytest.fixture(scope="module")
+def checkout() -> Iterator[Checkout]:
+    """A checkout that is up."""
+    with temporary_checkout() as made:
+        printed = made.run("up")
+        assert f"http://127.0.0.1:{made.airflow_port}" in printed
+        assert "user: admin" in printed
+        yield made
+
+
+def test_status_is_well(checkout: Checkout) -> None:
+    lines = checkout.run("status").splitlines()
+
+    assert len(lines) == 8
+    assert [line for line in lines if " running " not in line and " healthy " not in line] == []
+
+
+def test_what_the_pipeline_needs_is_in_place(checkout: Checkout) -> None:
+    settings = Settings(home=checkout.home, airflow_port=checkout.airflow_port)
+    api = airflow_processes.api(settings)
+
+    pools = {pool["name"]: pool for pool in api.get("pools")["pools"]}
+    variables = {variable["key"] for variable in api.get("variables")["variables"]}
+
+    assert pools["rekognition_media_analysis_jobs"]["slots"] == 20
+    assert pools["rekognition_media_analysis_jobs"]["include_deferred"] is True
+    assert pools["modlake_publish"]["slots"] == 8
+    assert {"modlake_ugc_uri", "modlake_ugc_marker_uri", "modlake_work_uri"} <= variables
+    assert api.get("connections/aws_default")["conn_type"] == "aws"
+    assert api.get("dags/moderate_images")["is_paused"] is False
+
+
+def test_backfill_publishes_both_days_and_survives_a_restart(checkout: Checkout) -> None:
+    for day in DAYS:
+        checkout.run("seed", "--day", day.isoformat(), "--images", str(IMAGES))
+
+    checkout.run("backfill", *(day.isoformat() for day in DAYS), timeout=600)
+
+    published = checkout.query(PUBLISHED)
+    assert [(run["day"], run["listed"], run["accounted"]) for run in published] == [
+        (day.isoformat(), IMAGES, IMAGES) for day in DAYS
+    ]
+
+    checkout.run("down")
+    assert checkout.processes() == []
+
+    # Another port, as the one before may be taken by now.
+    again = replace(checkout, airflow_port=free_port())
+    again.run("up")
+    assert again.query(PUBLISHED) == published
+    second = again.call("backfill", *(day.isoformat() for day in DAYS))
+    assert second.returncode == 0
+    assert second.stderr.count("not run again") == len(DAYS)
