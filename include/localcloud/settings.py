@@ -12,7 +12,7 @@ from localcloud.errors import LocalCloudError
 HOST = "127.0.0.1"
 BUCKETS = ("modlake-ugc", "modlake-work", "modlake-lake")
 CHECKOUT = Path(__file__).resolve().parents[2]
-SEAWEEDFS_PORT_COUNT = 9
+SEAWEEDFS_PORT_COUNT = 10
 
 _S3_PORT = 8333
 _REKOGNITION_PORT = 8334
@@ -26,7 +26,9 @@ _SECRET_KEY = "modlake-local-secret"  # noqa: S105 opens nothing but this machin
 class CloudSettings:
     """One local cloud; two of them run side by side when their homes and ports differ.
 
-    `seaweedfs_port` is the first of nine consecutive ports that SeaweedFS needs besides S3's.
+    `seaweedfs_port` is the first of ten consecutive ports that SeaweedFS needs besides S3's. `bind_host` is
+    for a container of its own, where the loopback address can't be reached from the others. With
+    `s3_fault_proxy` the S3 port belongs to a proxy that misbehaves by plan, SeaweedFS's S3 is behind it.
     """
 
     home: Path
@@ -36,6 +38,8 @@ class CloudSettings:
     region: str = _REGION
     access_key: str = _ACCESS_KEY
     secret_key: str = _SECRET_KEY
+    bind_host: str = HOST
+    s3_fault_proxy: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "home", self.home.absolute())  # the servers run in another directory
@@ -47,8 +51,10 @@ class CloudSettings:
         ):
             if first < 1 or final > 65535:
                 raise LocalCloudError(f"{variable}={first} is no usable port: set it to 1024..65000")
-        taken = {self.s3_port, self.rekognition_port, *self.internal_ports.values()}
-        if len(taken) != SEAWEEDFS_PORT_COUNT + 2:
+        ports = [self.s3_port, self.rekognition_port, *self.internal_ports.values()]
+        if self.s3_fault_proxy:
+            ports.append(self.seaweedfs_s3_port)
+        if len(set(ports)) != len(ports):
             raise LocalCloudError(
                 f"the local cloud's ports overlap: S3 {self.s3_port}, Rekognition {self.rekognition_port}, "
                 f"SeaweedFS {self.seaweedfs_port}..{last}: set MODLAKE_S3_PORT, MODLAKE_REKOGNITION_PORT "
@@ -58,7 +64,8 @@ class CloudSettings:
     @classmethod
     def from_environment(cls, env: Mapping[str, str] = os.environ) -> CloudSettings:
         """Read MODLAKE_HOME, MODLAKE_S3_PORT, MODLAKE_REKOGNITION_PORT, MODLAKE_SEAWEEDFS_PORT,
-        MODLAKE_REGION, MODLAKE_ACCESS_KEY and MODLAKE_SECRET_KEY.
+        MODLAKE_REGION, MODLAKE_ACCESS_KEY, MODLAKE_SECRET_KEY, MODLAKE_BIND_HOST and
+        MODLAKE_S3_FAULT_PROXY (1 for yes).
 
         Raises LocalCloudError when a port is not a number, out of range, or used twice.
         """
@@ -71,6 +78,8 @@ class CloudSettings:
             region=env.get("MODLAKE_REGION") or _REGION,
             access_key=env.get("MODLAKE_ACCESS_KEY") or _ACCESS_KEY,
             secret_key=env.get("MODLAKE_SECRET_KEY") or _SECRET_KEY,
+            bind_host=env.get("MODLAKE_BIND_HOST") or HOST,
+            s3_fault_proxy=env.get("MODLAKE_S3_FAULT_PROXY") == "1",
         )
 
     def to_environment(self) -> dict[str, str]:
@@ -83,6 +92,8 @@ class CloudSettings:
             "MODLAKE_REGION": self.region,
             "MODLAKE_ACCESS_KEY": self.access_key,
             "MODLAKE_SECRET_KEY": self.secret_key,
+            "MODLAKE_BIND_HOST": self.bind_host,
+            "MODLAKE_S3_FAULT_PROXY": "1" if self.s3_fault_proxy else "",
         }
 
     @property
@@ -110,6 +121,17 @@ class CloudSettings:
     @property
     def s3_endpoint(self) -> str:
         return f"http://{HOST}:{self.s3_port}"
+
+    @property
+    def seaweedfs_s3_port(self) -> int:
+        """Where SeaweedFS itself speaks S3."""
+        last = self.seaweedfs_port + SEAWEEDFS_PORT_COUNT - 1
+        return last if self.s3_fault_proxy else self.s3_port
+
+    @property
+    def seaweedfs_endpoint(self) -> str:
+        """S3 without the faults."""
+        return f"http://{HOST}:{self.seaweedfs_s3_port}"
 
     @property
     def rekognition_endpoint(self) -> str:

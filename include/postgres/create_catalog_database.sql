@@ -1,0 +1,1 @@
+CREATE DATABASE modlake_catalog;
