@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC
+from itertools import islice
 from typing import Any
 
 from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
@@ -21,11 +22,14 @@ ACCESS_DENIED = {"AccessDenied", "AllAccessDisabled"}
 BAD_CREDENTIALS = {"ExpiredToken", "InvalidAccessKeyId", "InvalidToken", "SignatureDoesNotMatch"}
 # Two conditional writes of one key met: the loser may try again ("Conditional writes").
 WRITE_CONFLICT = "ConditionalRequestConflict"
+# Of Amazon S3's "DeleteObjects".
+KEYS_PER_DELETE = 1_000
 
 
 class S3ObjectStoreHook(AwsBaseHook):
     """
-    Read, write and list objects; fulfils :class:`modlake.pipeline.object_store.ObjectStore`.
+    Read, write, list and delete objects; fulfils :class:`modlake.pipeline.object_store.ObjectStore` and
+    :class:`modlake.lake.maintenance.store.DeletableStore`.
 
     Every failure is a :class:`~modlake.exceptions.ModlakeError` that names the object and the mend. Calls are
     tried six times in botocore's ``standard`` mode, unless the connection or ``config`` says otherwise.
@@ -90,6 +94,38 @@ class S3ObjectStoreHook(AwsBaseHook):
         bucket, key = split_s3_uri(uri)
         with explained("s3:ListBucket", uri):
             return names_object(self.conn.list_objects_v2(**exact_listing(bucket, key)), key)
+
+    def delete(self, uris: Iterable[str]) -> None:
+        """
+        Remove objects, up to 1,000 a request; one that isn't there is no error.
+
+        :raises ModlakeTerminalError: S3 denies it
+        :raises ModlakeTransientError: S3 could not remove all of them
+        """
+        by_bucket: dict[str, list[str]] = {}
+        for uri in uris:
+            bucket, key = split_s3_uri(uri)
+            by_bucket.setdefault(bucket, []).append(key)
+        for bucket, keys in by_bucket.items():
+            for chunk in _chunks(keys):
+                self._delete_chunk(bucket, chunk)
+
+    def _delete_chunk(self, bucket: str, keys: list[str]) -> None:
+        with explained("s3:DeleteObject", f"s3://{bucket}/{keys[0]}"):
+            answer = self.conn.delete_objects(
+                Bucket=bucket, Delete={"Objects": [{"Key": key} for key in keys], "Quiet": True}
+            )
+        errors = answer.get("Errors", [])
+        if not errors:
+            return
+        first = errors[0]
+        said = (
+            f"S3 did not delete {len(errors)} of {len(keys)} objects, first s3://{bucket}/{first['Key']}: "
+            f"{first.get('Code')} {first.get('Message', '')}."
+        )
+        if first.get("Code") in ACCESS_DENIED:
+            raise ModlakeTerminalError(f"{said} Allow s3:DeleteObject on it for the connection's identity.")
+        raise ModlakeTransientError(f"{said} Try again later.")
 
 
 def exact_listing(bucket: str, key: str) -> dict[str, Any]:
@@ -166,3 +202,9 @@ def _client_error(error: ClientError, permission: str, uri: str) -> ModlakeError
     return ModlakeTerminalError(
         f"S3 refuses {permission} on {uri} ({error}): correct the name or the request."
     )
+
+
+def _chunks(keys: list[str]) -> Iterator[list[str]]:
+    rest = iter(keys)
+    while chunk := list(islice(rest, KEYS_PER_DELETE)):
+        yield chunk
