@@ -30,7 +30,7 @@ class AirflowApi:
     def health(self) -> dict[str, ComponentHealth] | None:
         """The health of each component by name, or None while the API server does not answer."""
         try:
-            answer = self._client.get("/api/v2/monitor/health", timeout=5)
+            answer = self._client.get("/api/v2/monitor/health")
             answer.raise_for_status()
         except httpx.HTTPError:
             return None
