@@ -1,0 +1,209 @@
+"""DetectModerationLabelsOperator: its arguments, its client, and what AWS's errors mean to it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+from unittest import mock
+
+import pytest
+from airflow.sdk import RetryAction
+from botocore.exceptions import (
+    ClientError,
+    ConnectionClosedError,
+    NoCredentialsError,
+    ReadTimeoutError,
+)
+
+from modlake.exceptions import ModlakeTerminalError, ModlakeTransientError
+from modlake.hooks.rekognition import RekognitionTerminalError, RekognitionTransientError
+from modlake.operators.rekognition_synchronous import (
+    AsyncDetection,
+    DetectModerationLabelsOperator,
+    detection_error,
+)
+from modlake.pipeline.synchronous.detection import ImageFailedError, NoAnswerError, ThrottledError
+from tests.support.days import PROJECT_VERSION, plan_day
+from tests.support.memory_store import MemoryObjectStore
+
+GROUP = {"plan_uri": "s3://work/plan.json", "group": 0, "shards": [0]}
+IMAGE = "s3://ugc/uploads/a b%20+ü.jpg"
+
+
+def operator(**kwargs: Any) -> DetectModerationLabelsOperator:
+    return DetectModerationLabelsOperator(task_id="analyse", manifest_group=GROUP, **kwargs)
+
+
+def in_region(region: str | None, **kwargs: Any) -> DetectModerationLabelsOperator:
+    made = operator(**kwargs)
+    made.__dict__["hook"] = mock.Mock(conn_region_name=region)
+    return made
+
+
+def refusal(code: str, http_status: int = 400, message: str = "said") -> ClientError:
+    answer = {
+        "Error": {"Code": code, "Message": message},
+        "ResponseMetadata": {"HTTPStatusCode": http_status},
+    }
+    return ClientError(answer, "DetectModerationLabels")  # type: ignore[arg-type]
+
+
+class TestArguments:
+    def test_template_fields_are_attributes(self) -> None:
+        made = operator()
+        assert {"manifest_group", "account_requests_per_second", "rate_share", "region_name"} <= set(
+            made.template_fields
+        )
+        assert all(hasattr(made, field) for field in made.template_fields)
+
+    def test_only_terminal_errors_are_not_retried(self) -> None:
+        policy = operator(retry_policy=None).retry_policy
+        assert policy.evaluate(ModlakeTerminalError(), 1, 3).action is RetryAction.FAIL
+        assert policy.evaluate(ModlakeTransientError(), 1, 3).action is RetryAction.DEFAULT
+
+    @pytest.mark.parametrize("value", [0, -1, "fast", "nan"])
+    def test_a_rate_that_is_none_is_refused_when_it_is_written(self, value: object) -> None:
+        with pytest.raises(ValueError, match=r"account_requests_per_second is .* Write a number above 0"):
+            operator(account_requests_per_second=value)
+
+    def test_a_share_is_at_most_the_whole(self) -> None:
+        with pytest.raises(ValueError, match=r"rate_share is 2.* up to 1"):
+            operator(rate_share=2)
+
+    def test_templates_are_read_when_the_task_runs(self) -> None:
+        made = in_region("us-east-1", account_requests_per_second="{{ var.value.rate }}")
+        made.account_requests_per_second = "200"
+        made.rate_share = "0.25"
+        assert made._requests_per_second() == 50
+
+    @pytest.mark.parametrize(
+        ("region", "quota"), [("us-east-1", 50), ("us-west-2", 50), ("eu-west-1", 50), ("eu-central-1", 5)]
+    )
+    @pytest.mark.parametrize("given", [None, ""])
+    def test_the_default_is_the_quota_of_the_region(
+        self, region: str, quota: float, given: str | None
+    ) -> None:
+        assert in_region(region, account_requests_per_second=given)._requests_per_second() == quota
+
+    def test_the_share_of_the_pool_is_taken_of_it(self) -> None:
+        assert in_region("us-east-1", rate_share=5 / 20)._requests_per_second() == 12.5
+
+
+class TestClient:
+    def test_it_repeats_nothing_itself_and_keeps_the_connections_settings(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        connection = {
+            "conn_type": "aws",
+            "login": "key",
+            "password": "secret",
+            "extra": {
+                "region_name": "eu-west-1",
+                "service_config": {"rekognition": {"endpoint_url": "http://127.0.0.1:9"}},
+                "config_kwargs": {"retries": {"max_attempts": 7}, "proxies": {"http": "http://proxy"}},
+            },
+        }
+        monkeypatch.setenv("AIRFLOW_CONN_AWS_TEST", json.dumps(connection))
+        made = operator(aws_conn_id="aws_test")
+
+        async def look() -> tuple[Any, str]:
+            async with made._client(250) as client:
+                return client.meta.config, client.meta.endpoint_url
+
+        config, endpoint = asyncio.run(look())
+        assert endpoint == "http://127.0.0.1:9"
+        assert config.retries["total_max_attempts"] == 1
+        assert config.max_pool_connections == 250
+        assert config.proxies == {"http": "http://proxy"}
+        assert config.region_name == "eu-west-1"
+
+
+class TestDetection:
+    def test_the_image_is_named_never_sent(self) -> None:
+        client = mock.Mock(detect_moderation_labels=mock.AsyncMock(return_value={"ModerationLabels": []}))
+        plan = plan_day(MemoryObjectStore(), adapter_arn=PROJECT_VERSION)
+        answer = asyncio.run(AsyncDetection(client, plan).detect_moderation_labels(IMAGE))
+        assert answer == {"ModerationLabels": []}
+        client.detect_moderation_labels.assert_awaited_once_with(
+            Image={"S3Object": {"Bucket": "ugc", "Name": "uploads/a b%20+ü.jpg"}},
+            MinConfidence=50.0,
+            ProjectVersion=PROJECT_VERSION,
+        )
+
+    def test_without_an_adapter_none_is_named(self) -> None:
+        client = mock.Mock(
+            detect_moderation_labels=mock.AsyncMock(side_effect=refusal("ThrottlingException"))
+        )
+        detection = AsyncDetection(client, plan_day(MemoryObjectStore()))
+        with pytest.raises(ThrottledError):
+            asyncio.run(detection.detect_moderation_labels(IMAGE))
+        assert "ProjectVersion" not in client.detect_moderation_labels.await_args.kwargs
+
+
+class TestErrors:
+    @pytest.mark.parametrize(
+        ("code", "http_status"),
+        [
+            ("ThrottlingException", 400),
+            ("ThrottlingException", 500),
+            ("ProvisionedThroughputExceededException", 400),
+            ("ServiceUnavailable", 503),
+        ],
+    )
+    def test_throttled(self, code: str, http_status: int) -> None:
+        assert isinstance(detection_error(refusal(code, http_status), IMAGE), ThrottledError)
+
+    @pytest.mark.parametrize(
+        ("code", "is_final"),
+        [
+            ("ImageTooLargeException", True),
+            ("InvalidImageFormatException", True),
+            ("InvalidS3ObjectException", False),
+            ("InvalidParameterException", False),
+        ],
+    )
+    def test_the_images_own(self, code: str, is_final: bool) -> None:
+        error = detection_error(refusal(code), IMAGE)
+        assert isinstance(error, ImageFailedError)
+        assert (error.code, error.is_final, str(error)) == (code, is_final, "said")
+
+    @pytest.mark.parametrize(
+        "error",
+        [
+            refusal("InternalServerError", 500),
+            refusal("502", 502),
+            ConnectionClosedError(endpoint_url="x"),
+            ReadTimeoutError(endpoint_url="x"),
+            ConnectionResetError(),
+        ],
+    )
+    def test_no_answer(self, error: Exception) -> None:
+        assert isinstance(detection_error(error, IMAGE), NoAnswerError)
+
+    @pytest.mark.parametrize(
+        "error",
+        [
+            refusal("AccessDeniedException"),
+            refusal("ResourceNotFoundException"),
+            refusal("UnrecognizedClientException"),
+        ],
+    )
+    def test_every_images(self, error: ClientError) -> None:
+        assert isinstance(detection_error(error, IMAGE), RekognitionTerminalError)
+
+    def test_an_adapter_that_is_not_ready_may_become_so(self) -> None:
+        error = detection_error(refusal("ResourceNotReadyException"), IMAGE)
+        assert isinstance(error, RekognitionTransientError)
+
+    def test_missing_credentials_are_every_images_too(self) -> None:
+        error = detection_error(NoCredentialsError(), IMAGE)
+        assert not isinstance(error, NoAnswerError | ImageFailedError)
+
+
+def test_on_kill_stops_the_engine() -> None:
+    made = operator()
+    made.on_kill()
+    made._engine = mock.Mock()
+    made.on_kill()
+    made._engine.stop.assert_called_once_with()
