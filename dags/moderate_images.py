@@ -26,7 +26,11 @@ DOCUMENTATION = """
 the day that just ended (UTC). A run by hand takes the param `day`.
 
 **Again.** To run a day again is harmless: images judged before are not judged, or paid for, again, and the
-tables change only where the day did. The param `fresh` has everything analysed anew.
+tables change only where the day did. So are images of other days that are the same object still; the param
+`reuse` says how far that goes. The param `fresh` has everything analysed anew.
+
+**What is missing.** Images that got no answer are asked for again, `image_retries` times. A day that still
+lacks more than the share `allow_incomplete` of its answers is not published; the error says what is missing.
 
 **What comes out.** The tables `images`, `labels`, `jobs` and `runs`, and an event of the asset
 `moderation_labels` for the partition of the day, with the counts and snapshot ids as its extra.
@@ -103,6 +107,37 @@ with DAG(
             description="ARN of a custom adapter's project version. Empty: Rekognition's own model.",
             section="How to judge",
         ),
+        "reuse": Param(
+            "object",
+            type="string",
+            enum=["object", "content", "off"],
+            title="Reuse",
+            description="Carry over what was judged before instead of paying again. `object`: of the same "
+            "bucket, key and ETag. `content`: of any key with the same ETag and size; choose it only when "
+            "you trust who uploads. An ETag is an MD5 at best (and none for objects of several parts or "
+            "under a KMS key), and two images with one MD5, a clean one and another, can be forged. "
+            "`off`: nothing.",
+            section="What to moderate",
+        ),
+        "image_retries": Param(
+            1,
+            type="integer",
+            minimum=0,
+            maximum=9,
+            title="Tries again",
+            description="How often images that got no answer are asked for again, in jobs of their own.",
+            section="When answers are missing",
+        ),
+        "allow_incomplete": Param(
+            0,
+            type="number",
+            minimum=0,
+            maximum=1,
+            title="Allowed to be missing",
+            description="The share of images (0 to 1) that may be left without an answer. A day that lacks "
+            "more is not published. Images that can't be judged, such as corrupt ones, don't count.",
+            section="When answers are missing",
+        ),
     },
 ):
     wait_for_day = UgcDaySensor(
@@ -125,6 +160,9 @@ with DAG(
         adapter_arn="{{ params.adapter_arn }}",
         max_cost_usd="{{ params.max_cost_usd }}",
         fresh="{{ params.fresh }}",
+        image_retries="{{ params.image_retries }}",
+        allow_incomplete="{{ params.allow_incomplete }}",
+        reuse="{{ params.reuse }}",
         shards_per_group=SHARDS_PER_GROUP,
     )
 

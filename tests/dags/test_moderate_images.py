@@ -74,7 +74,7 @@ def dag() -> DAG:
 
 def test_every_dag_is_found_and_none_fails_to_import(parsed: dict[str, Any]) -> None:
     assert parsed["errors"] == {}
-    assert parsed["dags"] == ["moderate_images"]
+    assert parsed["dags"] == ["maintain_lake", "moderate_images"]
 
 
 def test_parsing_takes_less_than_a_second(parsed: dict[str, Any]) -> None:
@@ -119,7 +119,17 @@ def test_it_is_documented(dag: DAG) -> None:
 
 def test_the_form_explains_every_param(dag: DAG) -> None:
     params = {name: dag.params.get_param(name) for name in dag.params}
-    assert set(params) == {"day", "min_confidence", "adapter_arn", "max_cost_usd", "fresh"}
+    assert set(params) == {
+        "day",
+        "min_confidence",
+        "adapter_arn",
+        "max_cost_usd",
+        "fresh",
+        "reuse",
+        "image_retries",
+        "allow_incomplete",
+    }
+    assert "forged" in params["reuse"].description
     for param in params.values():
         assert {"type", "title", "section"} <= set(param.schema)
         assert param.description
@@ -134,6 +144,10 @@ def test_the_form_explains_every_param(dag: DAG) -> None:
         {"min_confidence": 101},
         {"max_cost_usd": -1},
         {"fresh": "sometimes"},
+        {"reuse": "always"},
+        {"image_retries": -1},
+        {"image_retries": 0.5},
+        {"allow_incomplete": 1.5},
     ],
 )
 def test_the_form_refuses(dag: DAG, conf: dict[str, Any]) -> None:
@@ -149,6 +163,9 @@ def test_the_form_may_stay_as_it_is(dag: DAG) -> None:
         "adapter_arn": None,
         "max_cost_usd": None,
         "fresh": False,
+        "reuse": "object",
+        "image_retries": 1,
+        "allow_incomplete": 0,
     }
 
 

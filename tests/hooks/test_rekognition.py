@@ -135,6 +135,31 @@ def test_one_image_is_judged(hook: RekognitionHook) -> None:
     assert answer["ModerationModelVersion"] == "7.0"
 
 
+def test_an_adapter_is_described_by_its_own_arn(hook: RekognitionHook, aws: FakeRekognition) -> None:
+    retrained = ARN.replace("1700000000000", "1800000000000")
+    aws.adapters = {retrained: {"Status": "EXPIRED"}, ARN: {"Status": "DEPRECATED"}}
+    assert hook.describe_adapter(ARN)["Status"] == "DEPRECATED"
+
+
+@pytest.mark.parametrize("known", [[], [ARN.replace("/v/", "/w/")], [ARN.replace("project/p", "project/q")]])
+def test_an_unknown_adapter_is_terminal(
+    hook: RekognitionHook, aws: FakeRekognition, known: list[str]
+) -> None:
+    aws.adapters = {arn: {"Status": "TRAINING_COMPLETED"} for arn in known}
+    with pytest.raises(RekognitionTerminalError, match=f"{ARN}.*check adapter_arn"):
+        hook.describe_adapter(ARN)
+
+
+@pytest.mark.parametrize("operation", ["DescribeProjects", "DescribeProjectVersions"])
+def test_no_permission_to_look_at_adapters(
+    hook: RekognitionHook, aws: FakeRekognition, operation: str
+) -> None:
+    aws.adapters = {ARN: {"Status": "TRAINING_COMPLETED"}}
+    aws.faults[operation] = ["AccessDeniedException"]
+    with pytest.raises(RekognitionTerminalError, match=f"{operation} .*grant the action.*modlake-policy"):
+        hook.describe_adapter(ARN)
+
+
 ILLEGAL = [
     ("JobName", "a:b c"),
     ("JobName", "x" * 65),
@@ -269,6 +294,8 @@ def test_every_error_of_the_service_model_is_known() -> None:
         "GetMediaAnalysisJob",
         "ListMediaAnalysisJobs",
         "DetectModerationLabels",
+        "DescribeProjects",
+        "DescribeProjectVersions",
     ]
     codes = {shape.name for name in operations for shape in model.operation_model(name).error_shapes}
     known = {code for code, _ in (*TRANSIENT, *TERMINAL)} | {"LimitExceededException"}

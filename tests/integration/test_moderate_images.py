@@ -13,13 +13,13 @@ from typing import Any
 import boto3
 import pytest
 from pyiceberg.catalog import Catalog, load_catalog
-from tests.support.airflow_home import CHECKOUT, AirflowHome, DagRunOutcome, airflow_home
-from tests.support.cloud import running_cloud
 
 from cli.lake_environment import PREFIX, lake_environment
 from cli.seed import s3_client, seed_day
 from localcloud import cloud as local_cloud
 from localcloud.settings import CloudSettings
+from tests.support.airflow_home import CHECKOUT, AirflowHome, DagRunOutcome, airflow_home
+from tests.support.cloud import running_cloud
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
@@ -244,6 +244,46 @@ def test_neither_partition_nor_day_is_a_clear_error(airflow: AirflowHome) -> Non
     assert lost.tasks["wait_for_day", -1] == "failed"
     assert "no partition key and no param day" in lost.log
     assert '--conf \'{"day": "2026-11-21"}\'' in lost.log
+
+
+def test_late_images_of_a_day_are_the_only_ones_analysed(cloud: CloudSettings, airflow: AirflowHome) -> None:
+    day = date(2026, 11, 17)
+    seed(cloud, day, 12)
+    first = airflow.run_dag(DAG_ID, {"day": day.isoformat()})
+    judged = {row["source_ref"]: row for row in rows(cloud, "images", day) if row["outcome"] == "judged"}
+    before, spent = len(jobs(cloud)), len(rows(cloud, "jobs", day))
+    late = f"uploads/{day}/zz-late.jpg"
+    copied = next(ref for ref in judged if ref.endswith((".jpg", ".png"))).removeprefix("s3://modlake-ugc/")
+    s3_client(local_cloud.environment(cloud)).copy_object(
+        Bucket="modlake-ugc", Key=late, CopySource={"Bucket": "modlake-ugc", "Key": copied}
+    )
+    for _ in range(2):
+        again = airflow.run_dag(DAG_ID, {"day": day.isoformat()})
+        assert (first.state, again.state) == ("success", "success"), again.log[-5000:]
+        images = {row["source_ref"]: row for row in rows(cloud, "images", day)}
+        assert images[f"s3://modlake-ugc/{late}"]["outcome"] == "judged"
+        for ref, row in judged.items():
+            assert (images[ref]["outcome"], images[ref]["reused_from"]) == ("reused", day.isoformat())
+            for name in ("label_count", "top_label", "top_confidence", "job_id", "judged_at", "etag"):
+                assert images[ref][name] == row[name]
+    # Failed images are asked for again with the late one, which costs nothing.
+    assert (len(jobs(cloud)), len(rows(cloud, "jobs", day))) == (before + 1, spent + 1)
+    assert again.events[0]["extra"]["republished"] is False
+
+
+@pytest.mark.parametrize(("status", "task"), [("DEPRECATED", "publish"), ("EXPIRED", "plan")])
+def test_an_adapter_that_has_expired_stops_the_day_before_it_costs(
+    cloud: CloudSettings, airflow: AirflowHome, status: str, task: str
+) -> None:
+    day = date(2026, 11, 16)
+    seed(cloud, day, 3)
+    arn = "arn:aws:rekognition:us-east-1:123456789012:project/house-rules/version/v1/1700000000000"
+    (cloud.home / "cloud" / "adapters.json").write_text(json.dumps({arn: status}))
+    before = len(jobs(cloud))
+    run = airflow.run_dag(DAG_ID, {"day": day.isoformat(), "adapter_arn": arn})
+    assert run.tasks[task, -1] == ("success" if task == "publish" else "failed")
+    assert f"The adapter {arn} is {status}" in run.log
+    assert (len(jobs(cloud)) > before) == (status == "DEPRECATED")
 
 
 def test_a_day_over_budget_submits_nothing(

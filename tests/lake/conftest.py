@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from pyiceberg.catalog import Catalog
 from pyiceberg.catalog.sql import SqlCatalog
-from tests.support.days import DAY, audited_day
-from tests.support.memory_store import MemoryObjectStore
 
 from modlake.lake.catalog import ensure_tables
 from modlake.pipeline.audit import Audit
 from modlake.pipeline.plan import Plan
+from tests.support.days import DAY, audited_day
+from tests.support.memory_store import MemoryObjectStore
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,13 @@ from pathlib import Path
 import pytest
 from pyiceberg.catalog import Catalog
 from pyiceberg.transforms import IdentityTransform
+from pyiceberg.types import StringType
 from pyiceberg.utils.config import Config
-from tests.lake.conftest import Lake
 
 from modlake.exceptions import ModlakeTerminalError
 from modlake.lake.catalog import ensure_tables, open_catalog
 from modlake.lake.schemas import TABLES
+from tests.lake.conftest import Lake
 
 COLUMNS = {
     "images": (
@@ -26,11 +27,11 @@ COLUMNS = {
     "jobs": (
         "day run_id shard job_id job_name engine status failure_code failure_message manifest_uri results_uri"
         " summary_uri image_count judged_count failed_count model_version adapter_arn min_confidence"
-        " started_at completed_at estimated_cost_usd"
+        " started_at completed_at estimated_cost_usd retry"
     ),
     "runs": (
         "day run_id listed judged reused ineligible failed labels images_snapshot_id labels_snapshot_id"
-        " jobs_snapshot_id model_versions published_at content_digest"
+        " jobs_snapshot_id model_versions published_at content_digest incomplete"
     ),
 }
 
@@ -47,6 +48,22 @@ def test_tables_are_as_the_interface_says(catalog: Catalog) -> None:
         assert (partition.name, partition.source_id, partition.transform) == ("day", 1, IdentityTransform())
         assert table.properties["commit.retry.num-retries"] == "20"
         assert table.properties["write.parquet.compression-codec"] == "zstd"
+
+
+def test_tables_of_an_older_version_get_their_new_columns(lake: Lake) -> None:
+    catalog = lake.open()
+    ensure_tables(catalog)
+    runs = catalog.load_table("moderation.runs")
+    with runs.update_schema(allow_incompatible_changes=True) as update:
+        update.delete_column("incomplete")
+        update.add_column("somebodys_own", StringType())
+    ensure_tables(catalog)
+    fields = catalog.load_table("moderation.runs").schema().fields
+    assert [field.name for field in fields][-2:] == ["somebodys_own", "incomplete"]
+    assert fields[-1].optional
+    before = catalog.load_table("moderation.runs").metadata_location
+    ensure_tables(catalog)
+    assert catalog.load_table("moderation.runs").metadata_location == before
 
 
 def test_types_are_as_the_interface_says() -> None:

@@ -9,16 +9,18 @@ from typing import Any
 
 import pytest
 from pyiceberg.catalog import Catalog
-from pyiceberg.exceptions import CommitFailedException, ValidationException
+from pyiceberg.catalog.sql import SqlCatalog
+from pyiceberg.exceptions import CommitFailedException, CommitStateUnknownException, ValidationException
 from pyiceberg.table import Table, Transaction
-from tests.lake.conftest import Lake
-from tests.support.days import DAY
+from sqlalchemy.exc import OperationalError
 
 from modlake.exceptions import ModlakeTerminalError, ModlakeTransientError
 from modlake.lake.publish import Publication, publish_day
 from modlake.lake.schemas import TABLES
 from modlake.pipeline.audit import Audit
 from modlake.pipeline.plan import Plan
+from tests.lake.conftest import Lake
+from tests.support.days import DAY
 
 Rows = Callable[[str], list[dict[str, Any]]]
 
@@ -59,6 +61,7 @@ def test_a_published_day_is_in_all_four_tables(lake: Lake, catalog: Catalog, row
         reused=0,
         ineligible=1,
         failed=0,
+        incomplete=0,
         labels=6,
         model_versions=["7.0"],
         snapshot_ids=publication.snapshot_ids,
@@ -219,6 +222,64 @@ def test_conflicts_are_redone_from_the_tables_as_they_are_then(
     monkeypatch.setattr(Transaction, "commit_transaction", fail_first)
     assert publish_day(catalog, *lake.audited(KEYS)).republished
     assert (len(rows("images")), len(rows("runs"))) == (4, 1)
+
+
+def lose_reply(table: str, error: Exception, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Let the first commit to a table take effect, and the catalog's answer to it be lost."""
+    commit, commits = SqlCatalog.commit_table, list[str]()
+
+    def commit_and_lose(self: SqlCatalog, target: Table, *changes: Any) -> Any:
+        answer = commit(self, target, *changes)
+        commits.append(target.name()[-1])
+        if commits[-1] == table and commits.count(table) == 1:
+            raise error
+        return answer
+
+    monkeypatch.setattr("tenacity.nap.time.sleep", lambda _: None)
+    monkeypatch.setattr(SqlCatalog, "commit_table", commit_and_lose)
+    return commits
+
+
+@pytest.mark.parametrize("table", ["images", "labels", "jobs", "runs"])
+@pytest.mark.parametrize(
+    "error", [CommitStateUnknownException("timeout"), OperationalError("commit", {}, Exception("gone"))]
+)
+@pytest.mark.parametrize("day_is_new", [True, False])
+def test_a_lost_reply_to_a_commit_is_recognised(
+    lake: Lake,
+    catalog: Catalog,
+    rows: Rows,
+    monkeypatch: pytest.MonkeyPatch,
+    table: str,
+    error: Exception,
+    day_is_new: bool,
+) -> None:
+    if not day_is_new:
+        publish_day(catalog, *lake.audited(["old.jpg"], run_id="old"))
+    commits = lose_reply(table, error, monkeypatch)
+    publication = publish_day(catalog, *lake.audited(KEYS))
+    # What this call committed counts as its own, whoever heard of it.
+    assert (publication.run_id, publication.republished) == ("run-1", True)
+    assert commits.count("runs") == 1
+    assert {row["run_id"] for each in TABLES for row in rows(each.name)} == {"run-1"}
+    assert [len(rows(each.name)) for each in TABLES] == [4, 6, 1, 1]
+    (run,) = rows("runs")
+    for name in ("images", "labels", "jobs"):
+        scan = catalog.load_table(f"moderation.{name}").scan(snapshot_id=run[f"{name}_snapshot_id"])
+        assert {row["run_id"] for row in scan.to_arrow().to_pylist()} == {"run-1"}
+
+
+@pytest.mark.parametrize("table", ["images", "labels", "jobs", "runs"])
+def test_a_lost_reply_that_kills_the_task_is_mended_by_its_next_try(
+    lake: Lake, catalog: Catalog, rows: Rows, monkeypatch: pytest.MonkeyPatch, table: str
+) -> None:
+    plan, audit = lake.audited(KEYS)
+    lose_reply(table, ConnectionResetError("the catalog went away"), monkeypatch)
+    with pytest.raises(ConnectionResetError):
+        publish_day(catalog, plan, audit)
+    publication = publish_day(lake.open(), plan, audit)
+    assert publication.republished == (table != "runs")
+    assert [len(rows(each.name)) for each in TABLES] == [4, 6, 1, 1]
 
 
 def test_conflicts_without_end_become_a_transient_error(

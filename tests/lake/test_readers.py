@@ -10,11 +10,11 @@ import duckdb_extensions
 import polars as pl
 import pytest
 from pyiceberg.catalog import Catalog
-from tests.lake.conftest import Lake
-from tests.support.days import DAY, SMOKING
 
 from modlake.lake.publish import publish_day
 from modlake.lake.schemas import TABLES
+from tests.lake.conftest import Lake
+from tests.support.days import DAY, SMOKING
 
 Reader = Callable[[Catalog, str], list[dict[str, Any]]]
 

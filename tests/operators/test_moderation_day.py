@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable
 from datetime import date
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from unittest import mock
@@ -14,7 +15,7 @@ from uuid import UUID
 import pytest
 from airflow.sdk import DAG, Asset, RetryAction
 from airflow.sdk.execution_time.context import OutletEventAccessors
-from tests.support.memory_store import MemoryObjectStore
+from pyiceberg.catalog.sql import SqlCatalog
 
 from modlake.exceptions import ModlakeTerminalError, ModlakeTransientError
 from modlake.lake.publish import Publication
@@ -24,9 +25,13 @@ from modlake.operators.moderation_day import (
     LandResultsOperator,
     PublishDayOperator,
 )
+from modlake.pipeline.adapter import AdapterUnusableError
 from modlake.pipeline.audit import Audit
 from modlake.pipeline.landing import LandedShard
 from modlake.pipeline.plan import ManifestLimits, Plan, build_plan, read_plan
+from tests.support.days import PROJECT_VERSION
+from tests.support.fake_rekognition import FakeRekognition, connection_to, served
+from tests.support.memory_store import MemoryObjectStore
 
 PLAN_ARGUMENTS: dict[str, Any] = {
     "day": "2026-11-21",
@@ -93,9 +98,11 @@ def landed_shard(number: int, **counts: int) -> LandedShard:
             "image_count": 1,
             "judged": 1,
             "failed": 0,
+            "incomplete": 0,
             "labels": 2,
-            "model_versions": ["7.0"],
+            "models": [{"model_version": "7.0", "adapter_arn": None, "images": 1}],
             "failed_by_code": {},
+            "jobs": [{"retry": 0, "image_count": 1, "judged": 1}],
             "bad_lines": 0,
             "content_sha256": "0",
             **counts,
@@ -143,6 +150,11 @@ class TestBuildManifests:
             ("price_per_image_usd", -1, "0 or more"),
             ("max_cost_usd", "cheap", "such as 50"),
             ("fresh", "maybe", "true or false"),
+            ("reuse", "always", "object, content, off"),
+            ("image_retries", -1, "0 to 9"),
+            ("image_retries", "1.5", "0 to 9"),
+            ("allow_incomplete", 1.1, "0 .none. to 1"),
+            ("allow_incomplete", float("nan"), "0 .none. to 1"),
             ("shards_per_group", 0, "1 or more"),
         ],
     )
@@ -196,6 +208,54 @@ class TestBuildManifests:
         assert (plan.parameters.min_confidence, plan.parameters.adapter_arn) == (72.5, None)
         assert plan.parameters.fresh == "manual__1"
         assert plan.estimated_cost_usd == 1.0
+
+    @pytest.mark.parametrize(
+        ("status", "error"),
+        [("TRAINING_COMPLETED", None), ("DEPRECATED", None), ("EXPIRED", AdapterUnusableError)],
+    )
+    def test_the_adapter_is_looked_at_first(
+        self,
+        store: MemoryObjectStore,
+        context: dict[str, Any],
+        monkeypatch: pytest.MonkeyPatch,
+        capfd: pytest.CaptureFixture[str],
+        status: str,
+        error: type[Exception] | None,
+    ) -> None:
+        aws = FakeRekognition(adapters={PROJECT_VERSION: {"Status": status}})
+        arguments = {**PLAN_ARGUMENTS, "adapter_arn": PROJECT_VERSION, "aws_conn_id": "elsewhere"}
+        operator = on(store, BuildManifestsOperator(task_id="plan", **arguments))
+        before = set(store.objects)
+        with served(aws) as endpoint_url:
+            monkeypatch.setenv("AIRFLOW_CONN_ELSEWHERE", connection_to(endpoint_url))
+            if error is None:
+                assert len(operator.execute(context)) == 1
+            else:
+                with pytest.raises(error, match=PROJECT_VERSION):
+                    operator.execute(context)
+                assert set(store.objects) == before
+        assert ("expires 60 to 90 days" in capfd.readouterr().out) == (status == "DEPRECATED")
+
+    def test_reuse_looks_into_the_lake(
+        self,
+        store: MemoryObjectStore,
+        context: dict[str, Any],
+        monkeypatch: pytest.MonkeyPatch,
+        tmp_path: Path,
+    ) -> None:
+        catalog = SqlCatalog("modlake", uri=f"sqlite:///{tmp_path}/c.db", warehouse=f"file://{tmp_path}")
+        monkeypatch.setattr("modlake.lake.catalog.open_catalog", lambda: catalog)
+        operator = on(store, BuildManifestsOperator(task_id="plan", **PLAN_ARGUMENTS, reuse="content"))
+        operator.execute(context)
+        assert catalog.table_exists("moderation.images")
+        assert read_plan(store, pushed(context)["plan_uri"]).reuse == "content"
+
+    @pytest.mark.parametrize("given", [{"reuse": "off"}, {"reuse": "object", "fresh": True}])
+    def test_without_reuse_no_lake_is_needed(
+        self, store: MemoryObjectStore, context: dict[str, Any], given: dict[str, Any]
+    ) -> None:
+        with mock.patch("modlake.lake.catalog.open_catalog", side_effect=AssertionError):
+            on(store, BuildManifestsOperator(task_id="plan", **PLAN_ARGUMENTS, **given)).execute(context)
 
     def test_it_is_not_fresh_by_default(self, store: MemoryObjectStore, context: dict[str, Any]) -> None:
         on(store, BuildManifestsOperator(task_id="plan", **PLAN_ARGUMENTS)).execute(context)
@@ -276,6 +336,7 @@ class TestAuditDay:
             "reused": 0,
             "ineligible": 0,
             "failed": 1,
+            "incomplete": 1,
             "labels": 5,
         }
 
@@ -306,6 +367,7 @@ class TestPublishDay:
             reused=0,
             ineligible=0,
             failed=1,
+            incomplete=0,
             labels=5,
             model_versions=["7.0"],
             snapshot_ids={"images": 11},
@@ -337,5 +399,13 @@ def vars_of(shard: LandedShard) -> dict[str, Any]:
 def audit_of(plan: Plan) -> Audit:
     facts: dict[str, Any] = dict.fromkeys(Audit.__dataclass_fields__)
     facts |= {"day": date(2026, 11, 22), "run_id": plan.run_id, "audit_uri": plan.folder.audit_uri}
-    facts |= {"listed": 4, "judged": 3, "reused": 0, "ineligible": 0, "failed": 1, "labels": 5}
+    facts |= {
+        "listed": 4,
+        "judged": 3,
+        "reused": 0,
+        "ineligible": 0,
+        "failed": 1,
+        "incomplete": 1,
+        "labels": 5,
+    }
     return Audit(**facts)

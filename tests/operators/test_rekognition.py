@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import json
+import re
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
@@ -24,13 +26,16 @@ from modlake.operators.rekognition import (
     MediaAnalysisDeadlineError,
     StartMediaAnalysisJobOperator,
 )
+from modlake.pipeline.manifests import manifest_images
 from modlake.pipeline.media_analysis import (
     MediaAnalysisJobFailedError,
     MediaAnalysisJobInterruptedError,
     TokenParametersMismatchError,
 )
+from modlake.pipeline.plan import Plan
 from modlake.pipeline.submissions import client_request_token, fingerprint
 from tests.pipeline.test_media_analysis import SHAS, make_plan
+from tests.support.days import answer_line, land_day, plan_day, upload
 from tests.support.fake_rekognition import LOST, FakeRekognition, FakeTime, connection_to, served
 from tests.support.memory_store import MemoryObjectStore
 
@@ -363,6 +368,137 @@ def test_the_deadline_ends_a_wait_and_says_why(
 
     assert isinstance(caught.value, ModlakeTransientError)
     assert aws.started == []
+
+
+@both
+@pytest.mark.parametrize(
+    ("code", "quota"),
+    [
+        ("ThrottlingException", "Service Quotas .*transactions per second"),
+        ("ProvisionedThroughputExceededException", "Service Quotas .*transactions per second"),
+        ("LimitExceededException", "Service Quotas .*Concurrent Media Analysis jobs, L-22FA69BA"),
+    ],
+)
+def test_weather_that_never_clears_ends_in_the_name_of_the_quota(
+    aws: FakeRekognition,
+    clock: FakeTime,
+    store: Store,
+    context: Any,
+    make: Make,
+    code: str,
+    quota: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    aws.faults["StartMediaAnalysisJob"] = [code] * 10_000
+    with pytest.raises(TaskDeferred) as deferred:
+        make(deferrable=True).execute(context)
+    assert len({round(slept, 3) for slept in clock.slept}) == len(clock.slept)  # jitter
+    late = {**(deferred.value.kwargs or {}), "deadline": datetime.now(UTC).isoformat()}
+    monkeypatch.setattr(deferred.value, "kwargs", late)
+    with pytest.raises(MediaAnalysisDeadlineError, match=quota):
+        resume(make, context, deferred.value, {"status": "waiting", "jobs": {}, "message": code})
+    assert aws.started == []
+
+
+class AnsweringStore(Store):
+    """A store in which the jobs of the fake leave results; they are silent on some images, by retry."""
+
+    aws: FakeRekognition
+    silent: tuple[str, ...] = ()
+
+    def read(self, uri: str) -> bytes:
+        if not uri.endswith(("/r.jsonl", "/r.jsonl.summary")):
+            return super().read(uri)
+        if uri.endswith(".summary"):
+            return b"{}"
+        (job,) = (job for job in self.aws.jobs.values() if f"/{job['JobId']}/" in uri)
+        place = job["Input"]["S3Object"]
+        retry = int(found[1]) if (found := re.search(r"-r(\d)\.jsonl", place["Name"])) else 0
+        silent = self.silent[retry] if retry < len(self.silent) else ""
+        images = manifest_images(super().read(f"s3://{place['Bucket']}/{place['Name']}"))
+        return "\n".join(answer_line(ref) for ref in images if ref[-5] not in silent).encode()
+
+
+class TestRetriesOfImages:
+    @pytest.fixture
+    def store(self, monkeypatch: pytest.MonkeyPatch, aws: FakeRekognition) -> AnsweringStore:
+        store = AnsweringStore()
+        store.aws = aws
+        monkeypatch.setattr(module, "S3ObjectStoreHook", mock.Mock(return_value=store))
+        upload(store, [f"{name}.jpg" for name in "abcdef"])
+        aws.script = QUICK
+        return store
+
+    @staticmethod
+    def group(plan: Plan) -> dict[str, Any]:
+        return {"plan_uri": plan.folder.plan_uri, "group": 0, "shards": plan.groups[0]}
+
+    def names(self, aws: FakeRekognition) -> list[str]:
+        return [re.sub(r"-[0-9a-f]{16}-", "-", request["JobName"])[19:] for request in aws.started]
+
+    def test_images_without_an_answer_get_a_job_of_their_own(
+        self, aws: FakeRekognition, clock: FakeTime, store: AnsweringStore, context: Any
+    ) -> None:
+        store.silent = ("be", "e")
+        plan = plan_day(store, images_per_manifest=3, image_retries=3)
+        analyse(manifest_group=self.group(plan)).execute(context)
+        assert self.names(aws) == ["00000-g0", "00001-g0", "00000-r1-g0", "00001-r1-g0", "00001-r2-g0"]
+        landed = land_day(store, plan)
+        assert [(shard.judged, shard.incomplete) for shard in landed] == [(3, 0), (3, 0)]
+        record = json.loads(store.read(plan.folder.job_uri(1, 2)))
+        assert (record["shard"], record["retry"], record["job"]["Status"]) == (1, 2, "SUCCEEDED")
+
+    def test_retries_end_with_the_tries(
+        self, aws: FakeRekognition, clock: FakeTime, store: AnsweringStore, context: Any
+    ) -> None:
+        store.silent = ("b", "b", "b")
+        plan = plan_day(store, image_retries=1)
+        analyse(manifest_group=self.group(plan)).execute(context)
+        assert self.names(aws) == ["00000-g0", "00000-r1-g0"]
+        (shard,) = land_day(store, plan)
+        assert (shard.judged, shard.failed_by_code, shard.incomplete) == (5, {"UNACCOUNTED": 1}, 1)
+
+    @pytest.mark.parametrize("again", ["retry", "clear", "rerun of the day"])
+    def test_they_are_paid_for_once(
+        self, aws: FakeRekognition, clock: FakeTime, store: AnsweringStore, context: Any, again: str
+    ) -> None:
+        store.silent = ("bc", "c")
+        plan = plan_day(store, image_retries=2)
+        analyse(manifest_group=self.group(plan)).execute(context)
+        if again == "clear":
+            context = {**context, "task_state_store": TaskStateStore()}
+        if again == "rerun of the day":
+            plan = plan_day(store, run_id="run-2", image_retries=2)
+            context = {**context, "task_state_store": TaskStateStore()}
+        analyse(manifest_group=self.group(plan)).execute(context)
+        assert len(aws.started) == 3
+        assert land_day(store, plan)[0].judged == 6
+
+    def test_more_tries_later_ask_only_for_what_is_missing(
+        self, aws: FakeRekognition, clock: FakeTime, store: AnsweringStore, context: Any
+    ) -> None:
+        store.silent = ("bc", "c")
+        for tries in (1, 2):
+            plan = plan_day(store, run_id=f"run-{tries}", image_retries=tries)
+            context = {**context, "task_state_store": TaskStateStore()}
+            analyse(manifest_group=self.group(plan)).execute(context)
+        assert self.names(aws) == ["00000-g0", "00000-r1-g0", "00000-r2-g0"]
+        assert land_day(store, plan)[0].judged == 6
+
+    def test_slow_retries_are_deferred_and_taken_up(
+        self, aws: FakeRekognition, clock: FakeTime, store: AnsweringStore, context: Any
+    ) -> None:
+        store.silent = ("b",)
+        plan = plan_day(store, image_retries=1)
+        aws.scripts = [QUICK, SLOW]
+        make = functools.partial(analyse, manifest_group=self.group(plan))
+        with pytest.raises(TaskDeferred) as deferred:
+            make(deferrable=True).execute(context)
+        _, second = aws.jobs
+        assert deferred.value.trigger.job_ids == [second]
+        aws._left[second] = ["SUCCEEDED"]
+        assert resume(make, context, deferred.value) == self.group(plan)
+        assert len(aws.started) == 2
 
 
 def test_the_deadline_of_a_single_job_is_its_looks(aws: FakeRekognition) -> None:

@@ -5,6 +5,12 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+
+from modlake.exceptions import ModlakeTerminalError
+from modlake.pipeline.audit import Audit, audit_day, read_audit
+from modlake.pipeline.landing import LandedShard
+from modlake.pipeline.parquet import decode_parquet, encode_parquet
+from modlake.pipeline.plan import Plan
 from tests.support.days import (
     DAY,
     PROJECT_VERSION,
@@ -17,12 +23,6 @@ from tests.support.days import (
     upload,
 )
 from tests.support.memory_store import MemoryObjectStore
-
-from modlake.exceptions import ModlakeTerminalError
-from modlake.pipeline.audit import Audit, audit_day, read_audit
-from modlake.pipeline.landing import LandedShard
-from modlake.pipeline.parquet import decode_parquet, encode_parquet
-from modlake.pipeline.plan import Plan
 
 KEYS = ["a.jpg", "b.jpg", "c.jpg", "d.webp", "e.txt"]
 
@@ -84,7 +84,7 @@ def test_an_empty_day_is_audited_as_zeros(store: MemoryObjectStore) -> None:
 
 def test_failures_are_added_up_by_code(store: MemoryObjectStore) -> None:
     upload(store, ["a.jpg", "b.jpg", "c.jpg"])
-    plan = plan_day(store, images_per_manifest=2)
+    plan = plan_day(store, images_per_manifest=2, allow_incomplete=1.0)
     finish_job(store, plan, 0, "", [{"line-number": 1, "code": "X"}])
     finish_job(store, plan, 1, "")
     audit = audit_day(store, plan, land_day(store, plan), "a1")
@@ -93,9 +93,10 @@ def test_failures_are_added_up_by_code(store: MemoryObjectStore) -> None:
 
 def test_job_rows_tell_what_ran_and_what_it_cost(store: MemoryObjectStore) -> None:
     upload(store, ["a.jpg", "b.jpg"])
-    plan = plan_day(store, adapter_arn=PROJECT_VERSION)
+    plan = plan_day(store, adapter_arn=PROJECT_VERSION, allow_incomplete=0.5)
     asked = {"DetectModerationLabels": {"MinConfidence": 50.0, "ProjectVersion": PROJECT_VERSION}}
-    finish_job(store, plan, 0, answer_line(f"s3://ugc/uploads/{DAY}/a.jpg"), OperationsConfig=asked)
+    line = answer_line(f"s3://ugc/uploads/{DAY}/a.jpg", ProjectVersion=PROJECT_VERSION)
+    finish_job(store, plan, 0, line, OperationsConfig=asked)
     (job,) = audit_day(store, plan, land_day(store, plan), "a1").jobs
     assert job == {
         "day": "2026-11-21",
@@ -119,6 +120,7 @@ def test_job_rows_tell_what_ran_and_what_it_cost(store: MemoryObjectStore) -> No
         "started_at": "2026-11-22T01:00:00+00:00",
         "completed_at": "2026-11-22T01:05:00.250000+00:00",
         "estimated_cost_usd": 0.001,
+        "retry": 0,
     }
 
 
@@ -182,7 +184,7 @@ def test_the_inventory_must_agree_with_the_plan(store: MemoryObjectStore, change
 def test_the_sum_of_outcomes_must_be_what_was_listed(store: MemoryObjectStore) -> None:
     plan, landed = landed_day(store)
     with pytest.raises(ModlakeTerminalError, match="5 images were listed"):
-        audit_day(store, replace(plan, reused=1), landed, "a1")
+        audit_day(store, replace(plan, reused=1, model_version="7.0"), landed, "a1")
 
 
 def test_content_digest_is_of_content(store: MemoryObjectStore) -> None:

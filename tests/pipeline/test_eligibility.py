@@ -1,10 +1,10 @@
 from __future__ import annotations
 
 import pytest
-from tests.support.memory_store import LAST_MODIFIED
 
 from modlake.pipeline.eligibility import MAX_IMAGE_BYTES, IneligibleCode, find_ineligibility
 from modlake.pipeline.object_store import ListedObject
+from tests.support.memory_store import LAST_MODIFIED
 
 
 def code_of(key: str, size_bytes: int = 1) -> IneligibleCode | None:

@@ -4,11 +4,11 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from tests.support.days import SMOKING, answer_line, label
 
 from modlake.pipeline.labels import content_type_confidence, flatten_labels, top_labels
 from modlake.pipeline.results import read_results
 from modlake.pipeline.taxonomy import known_labels
+from tests.support.days import SMOKING, answer_line, label
 
 
 def answers(*images: list[dict[str, Any]], **answer: Any) -> pa.Array:

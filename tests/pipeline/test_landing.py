@@ -9,6 +9,14 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from modlake.exceptions import ModlakeTerminalError
+from modlake.pipeline.landed_schemas import IMAGES, LABELS
+from modlake.pipeline.landing import LandedShard, land_shard
+from modlake.pipeline.manifests import read_manifest
+from modlake.pipeline.object_store import ObjectNotFoundError
+from modlake.pipeline.parquet import decode_parquet
+from modlake.pipeline.plan import Plan
 from tests.support.days import (
     DAY,
     PROJECT_VERSION,
@@ -22,14 +30,6 @@ from tests.support.days import (
     upload,
 )
 from tests.support.memory_store import LAST_MODIFIED, MemoryObjectStore
-
-from modlake.exceptions import ModlakeTerminalError
-from modlake.pipeline.landed_schemas import IMAGES, LABELS
-from modlake.pipeline.landing import LandedShard, land_shard
-from modlake.pipeline.manifests import read_manifest
-from modlake.pipeline.object_store import ObjectNotFoundError
-from modlake.pipeline.parquet import decode_parquet
-from modlake.pipeline.plan import Plan
 
 KEYS = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=40).filter(
     # Names that eligibility sets aside are tested with it.
@@ -81,9 +81,11 @@ def test_each_way_an_image_can_come_out(store: MemoryObjectStore) -> None:
         image_count=4,
         judged=1,
         failed=3,
+        incomplete=2,
         labels=3,
-        model_versions=["7.0"],
+        models=[{"model_version": "7.0", "adapter_arn": None, "images": 1}],
         failed_by_code={"INVALID_IMAGE": 1, "NO_ANSWER": 1, "UNACCOUNTED": 1},
+        jobs=[{"retry": 0, "image_count": 4, "judged": 1}],
         bad_lines=0,
         content_sha256=landed.content_sha256,
     )

@@ -1,11 +1,11 @@
 from __future__ import annotations
 
 import pytest
-from tests.support.memory_store import MemoryObjectStore
 
 from modlake.exceptions import ModlakeTerminalError
 from modlake.pipeline import listing
 from modlake.pipeline.listing import check_source_allowed, list_source
+from tests.support.memory_store import MemoryObjectStore
 
 
 @pytest.mark.parametrize(

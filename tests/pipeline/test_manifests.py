@@ -6,11 +6,11 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.support.memory_store import MemoryObjectStore
 
 from modlake.exceptions import ModlakeTerminalError
 from modlake.pipeline.manifests import ManifestWriter, manifest_line, read_manifest
 from modlake.pipeline.plan import ManifestLimits
+from tests.support.memory_store import MemoryObjectStore
 
 # What eligibility lets through: any text without control characters.
 KEYS = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=40)

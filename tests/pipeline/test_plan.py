@@ -4,8 +4,6 @@ import subprocess
 import sys
 
 import pytest
-from tests.support.days import DAY, plan_day, upload
-from tests.support.memory_store import LAST_MODIFIED, MemoryObjectStore
 
 from modlake.exceptions import ModlakeTerminalError
 from modlake.pipeline.inventory import read_shard_inventory, source_refs
@@ -13,6 +11,8 @@ from modlake.pipeline.manifests import read_manifest
 from modlake.pipeline.object_store import ObjectNotFoundError
 from modlake.pipeline.parquet import decode_parquet
 from modlake.pipeline.plan import Plan, read_plan
+from tests.support.days import DAY, plan_day, upload
+from tests.support.memory_store import LAST_MODIFIED, MemoryObjectStore
 
 ODD_KEYS = [
     "a b.jpg",
@@ -87,13 +87,15 @@ def test_parts_and_shards_are_written_as_they_fill(monkeypatch: pytest.MonkeyPat
     plan = plan_day(store, images_per_manifest=3)
     names = [uri.removeprefix(plan.run_uri) for uri in written]
     assert names == [
+        # What was listed, then what becomes of it.
+        *(f"inventory/part-{number:05d}.parquet" for number in range(3)),
         "manifests/00000.jsonl",
         "inventory/part-00000.parquet",
         "manifests/00001.jsonl",
         "inventory/part-00001.parquet",
         "manifests/00002.jsonl",
-        "manifests/00003.jsonl",
         "inventory/part-00002.parquet",
+        "manifests/00003.jsonl",
         "plan.json",
     ]
     assert [shard.inventory_parts for shard in plan.shards] == [[0], [0, 1], [1, 2], [2]]

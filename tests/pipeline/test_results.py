@@ -4,10 +4,10 @@ import json
 import random
 
 import pytest
-from tests.support.days import SMOKING, answer_line
 
 from modlake.exceptions import ModlakeTerminalError
 from modlake.pipeline.results import read_results
+from tests.support.days import SMOKING, answer_line
 
 LINES = [answer_line(f"s3://u/{name}", SMOKING) for name in "abc"]
 

@@ -9,13 +9,13 @@ from unittest import mock
 
 import pytest
 from airflow.sdk.exceptions import TaskDeferred
-from tests.support.memory_store import MemoryObjectStore
 
 from modlake.exceptions import ModlakeTerminalError
 from modlake.retries import TERMINAL_ERRORS_FAIL
 from modlake.sensors import ugc_day
 from modlake.sensors.ugc_day import UgcDaySensor
 from modlake.triggers.ugc_day import UgcDayCompleteTrigger
+from tests.support.memory_store import MemoryObjectStore
 
 DAY = "2026-11-21"
 MARKER = {"marker_uri": "s3://ugc/complete/%Y-%m-%d"}

@@ -73,21 +73,25 @@ def finish_job(
     shard: int,
     results: str | bytes,
     errors: Sequence[dict[str, Any]] | None = (),
+    *,
+    retry: int = 0,
+    name: str | None = None,
     **job: Any,
 ) -> None:
     """Leave what a succeeded job and the analysis leave; with ``errors=None`` there is no summary."""
     body = results.encode() if isinstance(results, str) else results
+    name = name or (f"{shard}-r{retry}" if retry else f"{shard}")
     results_key, summary_key = (
-        f"out/{plan.run_id}/{plan.day}/{shard}/r",
-        f"out/{plan.run_id}/{plan.day}/{shard}/s",
+        f"out/{plan.run_id}/{plan.day}/{name}/r",
+        f"out/{plan.run_id}/{plan.day}/{name}/s",
     )
     store.write(f"s3://work/{results_key}", body)
     answer = {
-        "JobId": f"job-{shard}",
-        "JobName": f"name-{shard}",
+        "JobId": f"job-{name}",
+        "JobName": f"name-{name}",
         "Status": "SUCCEEDED",
         "OperationsConfig": {"DetectModerationLabels": {"MinConfidence": 50.0}},
-        "Input": {"S3Object": {"Bucket": "work", "Name": f"manifest-{shard}"}},
+        "Input": {"S3Object": {"Bucket": "work", "Name": f"manifest-{name}"}},
         "Results": {"S3Object": {"Bucket": "work", "Name": results_key}},
         "CreationTimestamp": "2026-11-22T01:00:00+00:00",
         "CompletionTimestamp": "2026-11-22T01:05:00.250000+00:00",
@@ -97,8 +101,8 @@ def finish_job(
             f"s3://work/{summary_key}", json.dumps({"version": "1.0", "errors": list(errors)}).encode()
         )
         answer["ManifestSummary"] = {"S3Object": {"Bucket": "work", "Name": summary_key}}
-    record = {"shard": shard, "engine": "bulk", "job_id": f"job-{shard}", "job": answer | job}
-    store.write(plan.folder.job_uri(shard), json.dumps(record).encode())
+    record = {"shard": shard, "engine": "bulk", "job_id": f"job-{name}", "job": answer | job}
+    store.write(plan.folder.job_uri(shard, retry), json.dumps(record).encode())
 
 
 def judge_day(store: ObjectStore, plan: Plan, labels: Sequence[dict[str, Any]] = SMOKING) -> None:

@@ -33,6 +33,7 @@ class FakeRekognition:
     :param scripts: scripts for the next jobs, before ``script`` serves the others
     :param faults: by operation, what the next calls meet: an error code, LOST, or None for an ordinary answer
     :param slots: jobs that may run at once
+    :param adapters: by ARN, descriptions of adapters
     """
 
     script: tuple[str, ...] = ("CREATED", "IN_PROGRESS", "SUCCEEDED")
@@ -43,6 +44,7 @@ class FakeRekognition:
     jobs: dict[str, dict[str, Any]] = field(default_factory=dict)
     calls: list[str] = field(default_factory=list)
     started: list[dict[str, Any]] = field(default_factory=list)
+    adapters: dict[str, dict[str, Any]] = field(default_factory=dict)
     _tokens: dict[str, tuple[dict[str, Any], str]] = field(default_factory=dict)
     _left: dict[str, list[str]] = field(default_factory=dict)
 
@@ -98,6 +100,21 @@ class FakeRekognition:
     def _DetectModerationLabels(self, request: dict[str, Any]) -> dict[str, Any]:
         return {"ModerationLabels": [], "ModerationModelVersion": "7.0", "ContentTypes": []}
 
+    def _DescribeProjects(self, request: dict[str, Any]) -> dict[str, Any]:
+        assert request["Features"] == ["CONTENT_MODERATION"]
+        names = {arn.split("/")[1] for arn in self.adapters} & set(request["ProjectNames"])
+        return {"ProjectDescriptions": [{"ProjectArn": _project_arn(name)} for name in sorted(names)]}
+
+    def _DescribeProjectVersions(self, request: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "ProjectVersionDescriptions": [
+                {"ProjectVersionArn": arn, **described}
+                for arn, described in self.adapters.items()
+                if _project_arn(arn.split("/")[1]) == request["ProjectArn"]
+                and arn.split("/")[3] in request["VersionNames"]
+            ]
+        }
+
     def _running(self) -> list[str]:
         return [job_id for job_id, job in self.jobs.items() if job["Status"] not in {"SUCCEEDED", "FAILED"}]
 
@@ -139,6 +156,10 @@ class FakeRekognition:
                 "ResponseMetadata": {"HTTPStatusCode": refused.http_status},
             }
             raise typed_error(ClientError(response, operation), operation, "the fake") from refused
+
+
+def _project_arn(name: str) -> str:
+    return f"arn:aws:rekognition:us-east-1:123456789012:project/{name}/1690000000000"
 
 
 @contextmanager

@@ -295,6 +295,33 @@ class RekognitionHook(AwsBaseHook):
         jobs = self.iter_media_analysis_jobs(max_pages=max_pages)
         return next((job for job in jobs if job.get("JobName") == job_name), None)
 
+    def describe_adapter(self, adapter_arn: str) -> dict[str, Any]:
+        """
+        Describe a custom moderation adapter: ``Status``, ``StatusMessage``, ``BaseModelVersion`` and more.
+
+        Two calls: the ARN of a project, which DescribeProjectVersions asks for, has a number of its own, so
+        that the version's ARN doesn't tell it.
+
+        :param adapter_arn: the ARN of a project version, as ``ProjectVersion`` of an analysis
+        :raises RekognitionTerminalError: there is no such adapter, or the identity may not look
+        """
+        check_text("ProjectVersion", adapter_arn)
+        _, project, _, version, _ = adapter_arn.split("/")
+        request: dict[str, Any] = {"ProjectNames": [project], "Features": ["CONTENT_MODERATION"]}
+        projects = self._call("DescribeProjects", f"project {project}", request)
+        for described in projects.get("ProjectDescriptions", []):
+            request = {"ProjectArn": described["ProjectArn"], "VersionNames": [version]}
+            versions = self._call("DescribeProjectVersions", f"adapter {adapter_arn}", request)
+            for each in versions.get("ProjectVersionDescriptions", []):
+                if each.get("ProjectVersionArn") == adapter_arn:
+                    return dict(each)
+        raise RekognitionTerminalError(
+            f"There is no adapter {adapter_arn}. Mend: check adapter_arn, and the account and the region of "
+            "the connection.",
+            operation="DescribeProjectVersions",
+            code="ResourceNotFoundException",
+        )
+
     def detect_moderation_labels(
         self, image: ImageTypeDef, *, min_confidence: float, project_version: str | None = None
     ) -> dict[str, Any]:

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from pyiceberg.catalog import Catalog, load_catalog
-from pyiceberg.exceptions import NamespaceAlreadyExistsError, TableAlreadyExistsError
+from pyiceberg.exceptions import (
+    CommitFailedException,
+    NamespaceAlreadyExistsError,
+    TableAlreadyExistsError,
+)
+from pyiceberg.table import Table
 from sqlalchemy.exc import SQLAlchemyError
 from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random
 
 from modlake.exceptions import ModlakeTerminalError
-from modlake.lake.schemas import DAY_PARTITION, NAMESPACE, PROPERTIES, TABLES
+from modlake.lake.schemas import DAY_PARTITION, NAMESPACE, PROPERTIES, TABLES, LakeTable
 
 CATALOG_NAME = "modlake"
 
 # pyiceberg's SQL catalog checks and then inserts: who loses that race gets the database's own error.
 _retry_lost_race = retry(
-    retry=retry_if_exception_type((SQLAlchemyError, NamespaceAlreadyExistsError, TableAlreadyExistsError)),
+    retry=retry_if_exception_type(
+        (SQLAlchemyError, NamespaceAlreadyExistsError, TableAlreadyExistsError, CommitFailedException)
+    ),
     stop=stop_after_attempt(5),
     wait=wait_random(0, 0.5),
     reraise=True,
@@ -40,10 +47,24 @@ def open_catalog() -> Catalog:
 
 @_retry_lost_race
 def ensure_tables(catalog: Catalog) -> None:
-    """Create the namespace and the tables that are not there yet; safe beside others that do the same."""
+    """Create the namespace, the tables and their columns that are not there yet.
+
+    Safe beside others that do the same. Columns of somebody else are let be.
+    """
     catalog.create_namespace_if_not_exists(NAMESPACE)
     for table in TABLES:
         if not catalog.table_exists(table.identifier):
             catalog.create_table(
                 table.identifier, table.schema, partition_spec=DAY_PARTITION, properties=PROPERTIES
             )
+        else:
+            _add_columns(catalog.load_table(table.identifier), table)
+
+
+def _add_columns(table: Table, wanted: LakeTable) -> None:
+    known = set(table.schema().column_names)
+    missing = [field for field in wanted.schema.fields if field.name not in known]
+    if missing:
+        with table.update_schema() as update:
+            for field in missing:
+                update.add_column(field.name, field.field_type)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 
 import pyarrow as pa
@@ -23,7 +23,7 @@ from modlake.pipeline.plan import Plan
 
 _ATTEMPTS = 8
 _EPOCH = date(1970, 1, 1)
-_COUNTS = ("listed", "judged", "reused", "ineligible", "failed", "labels")
+_COUNTS = ("listed", "judged", "reused", "ineligible", "failed", "incomplete", "labels")
 
 
 class _OvertakenError(Exception):
@@ -55,6 +55,7 @@ class Publication:
     reused: int
     ineligible: int
     failed: int
+    incomplete: int
     labels: int
     model_versions: list[str]
     snapshot_ids: dict[str, int]
@@ -82,13 +83,16 @@ def publish_day(catalog: Catalog, plan: Plan, audit: Audit) -> Publication:
         wait=wait_random_exponential(multiplier=0.2, max=10),
     )(_publish_once)
     try:
-        return publish(catalog, plan, audit)
+        publication = publish(catalog, plan, audit)
     except RetryError as error:
         conflict = error.last_attempt.exception()
         raise ModlakeTransientError(
             f"{audit.day} could not be published: other writers were faster {_ATTEMPTS} times "
             f"({conflict!r}). Try again, and lower the slots of the pool modlake_publish if it happens often."
         ) from conflict
+    # A commit whose reply was lost looks, the second time, as if somebody had made it before.
+    is_own = publish.statistics["attempt_number"] > 1 and publication.run_id == audit.run_id
+    return replace(publication, republished=publication.republished or is_own)
 
 
 def _publish_once(catalog: Catalog, plan: Plan, audit: Audit) -> Publication:
@@ -107,7 +111,8 @@ def _find_publication(catalog: Catalog, audit: Audit) -> Publication | None:
         table.name: run[_snapshot_column(table.name)] for table in (IMAGES_TABLE, LABELS_TABLE, JOBS_TABLE)
     }
     return Publication(
-        **{name: run[name] for name in _COUNTS},
+        # A run of before the column counted none.
+        **{name: run[name] or 0 for name in _COUNTS},
         day=run["day"],
         run_id=run["run_id"],
         model_versions=run["model_versions"],
@@ -251,7 +256,7 @@ def _job_rows(audit: Audit) -> pa.Table:
         job | {"day": audit.day} | {time: job[time] and datetime.fromisoformat(job[time]) for time in times}
         for job in audit.jobs
     ]
-    return pa.Table.from_pylist(rows, JOBS_TABLE.arrow_schema)
+    return pa.Table.from_pylist(rows, JOBS_TABLE.row_schema)
 
 
 def _run_rows(audit: Audit, snapshot_ids: dict[str, int | None]) -> pa.Table:
@@ -264,7 +269,7 @@ def _run_rows(audit: Audit, snapshot_ids: dict[str, int | None]) -> pa.Table:
         "published_at": datetime.now(UTC),
         "content_digest": audit.content_digest,
     }
-    return pa.Table.from_pylist([row], RUNS_TABLE.arrow_schema)
+    return pa.Table.from_pylist([row], RUNS_TABLE.row_schema)
 
 
 def _snapshot_column(table_name: str) -> str:

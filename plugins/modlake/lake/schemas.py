@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import pyarrow as pa
-from pyiceberg.io.pyarrow import pyarrow_to_schema
+from pyiceberg.io.pyarrow import pyarrow_to_schema, schema_to_pyarrow
 from pyiceberg.partitioning import PartitionField, PartitionSpec
 from pyiceberg.schema import Schema
 from pyiceberg.transforms import IdentityTransform
@@ -38,6 +38,7 @@ JOBS = pa.schema(
         optional(19, "started_at", TIMESTAMP),
         optional(20, "completed_at", TIMESTAMP),
         optional(21, "estimated_cost_usd", pa.float64()),
+        optional(22, "retry", pa.int64()),
     ]
 )
 
@@ -54,9 +55,10 @@ RUNS = pa.schema(
         optional(9, "images_snapshot_id", pa.int64()),
         optional(10, "labels_snapshot_id", pa.int64()),
         optional(11, "jobs_snapshot_id", pa.int64()),
-        required(12, "model_versions", pa.list_(required(15, "element", pa.string()))),
+        required(12, "model_versions", pa.list_(required(16, "element", pa.string()))),
         required(13, "published_at", TIMESTAMP),
         required(14, "content_digest", pa.string()),
+        optional(15, "incomplete", pa.int64()),
     ]
 )
 
@@ -75,6 +77,11 @@ class LakeTable:
     @property
     def schema(self) -> Schema:
         return pyarrow_to_schema(self.arrow_schema)
+
+    @property
+    def row_schema(self) -> pa.Schema:
+        """The columns without ids: in a table that got columns later, catalogs number them otherwise."""
+        return schema_to_pyarrow(self.schema, include_field_ids=False)
 
 
 IMAGES_TABLE = LakeTable("images", landed_schemas.IMAGES)

@@ -14,14 +14,18 @@ from airflow.sdk import Asset
 
 from modlake.exceptions import ModlakeTerminalError
 from modlake.hooks.object_store import S3ObjectStoreHook
+from modlake.hooks.rekognition import RekognitionHook
 from modlake.operators.plan_values import PLAN_VALUES, InvalidValueError, is_known_later
+from modlake.pipeline.adapter import check_adapter
 from modlake.pipeline.day import fill_day
 from modlake.retries import never_retry_terminal_errors
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-_COUNTS = ("listed", "judged", "reused", "ineligible", "failed", "labels")
+    from modlake.pipeline.reuse import JudgementLedger
+
+_COUNTS = ("listed", "judged", "reused", "ineligible", "failed", "incomplete", "labels")
 
 
 class BuildManifestsOperator(AwsBaseOperator[S3ObjectStoreHook]):
@@ -38,11 +42,19 @@ class BuildManifestsOperator(AwsBaseOperator[S3ObjectStoreHook]):
     :param work_uri: the bucket or prefix for Modlake's own files (templated)
     :param allowed_uris: the buckets and prefixes that images may come from, a list or its JSON (templated)
     :param min_confidence: labels below it are not asked for, 0..100 (templated)
-    :param adapter_arn: the custom moderation adapter to judge with (templated)
+    :param adapter_arn: the custom moderation adapter to judge with; one that has expired is refused
+        (templated)
     :param kms_key_id: the KMS key that encrypts the results (templated)
     :param price_per_image_usd: what judging an image costs, for the estimate (templated)
     :param max_cost_usd: refuse a day that is estimated to cost more (templated)
     :param fresh: analyse, and pay for, images anew that were judged before (templated)
+    :param image_retries: how often images that got no answer are asked for again (templated)
+    :param allow_incomplete: the share of images, 0..1, that may be left without an answer all the same; more
+        of them, and the day is not published (templated)
+    :param reuse: carry over what the lake holds of images that were judged before, with the same model,
+        adapter and a confidence floor that is not above: ``object``, of the same bucket, key and ETag;
+        ``content``, of the same ETag and size under any key, which a forger of MD5 can abuse; ``off``. An
+        unchanged day is planned as it was published. Needs the Iceberg catalog (templated)
     :param shards_per_group: how many manifests one mapped task carries
     """
 
@@ -58,6 +70,9 @@ class BuildManifestsOperator(AwsBaseOperator[S3ObjectStoreHook]):
         "price_per_image_usd",
         "max_cost_usd",
         "fresh",
+        "image_retries",
+        "allow_incomplete",
+        "reuse",
     )
 
     def __init__(
@@ -73,6 +88,9 @@ class BuildManifestsOperator(AwsBaseOperator[S3ObjectStoreHook]):
         price_per_image_usd: float | str = 0.001,
         max_cost_usd: float | str | None = None,
         fresh: bool | str = False,
+        image_retries: int | str = 1,
+        allow_incomplete: float | str = 0.0,
+        reuse: str = "off",
         shards_per_group: int = 5,
         **kwargs: Any,
     ) -> None:
@@ -87,6 +105,9 @@ class BuildManifestsOperator(AwsBaseOperator[S3ObjectStoreHook]):
         self.price_per_image_usd = price_per_image_usd
         self.max_cost_usd = max_cost_usd
         self.fresh = fresh
+        self.image_retries = image_retries
+        self.allow_incomplete = allow_incomplete
+        self.reuse = reuse
         self.shards_per_group = shards_per_group
         if shards_per_group < 1:
             raise InvalidValueError(
@@ -102,6 +123,10 @@ class BuildManifestsOperator(AwsBaseOperator[S3ObjectStoreHook]):
 
         values = {field: self._read(field) for field in PLAN_VALUES}
         day = values["day"]
+        if values["adapter_arn"] is not None:
+            adapters = RekognitionHook(**self._hook_parameters)
+            described = adapters.describe_adapter(values["adapter_arn"])
+            check_adapter(values["adapter_arn"], described, self.log.warning)
         plan = build_plan(
             self.hook,
             day=day,
@@ -120,6 +145,10 @@ class BuildManifestsOperator(AwsBaseOperator[S3ObjectStoreHook]):
             max_cost_usd=values["max_cost_usd"],
             shards_per_group=self.shards_per_group,
             report=self.log.info,
+            image_retries=values["image_retries"],
+            allow_incomplete=values["allow_incomplete"],
+            ledger=self._ledger(values),
+            reuse=values["reuse"],
         )
         plan_uri = plan.folder.plan_uri
         summary = {
@@ -140,6 +169,16 @@ class BuildManifestsOperator(AwsBaseOperator[S3ObjectStoreHook]):
             {"plan_uri": plan_uri, "group": number, "shards": shards}
             for number, shards in enumerate(plan.groups)
         ]
+
+    def _ledger(self, values: dict[str, Any]) -> JudgementLedger | None:
+        if values["fresh"] or values["reuse"] == "off":
+            return None
+        from modlake.lake.catalog import ensure_tables, open_catalog
+        from modlake.lake.ledger import LakeLedger
+
+        catalog = open_catalog()
+        ensure_tables(catalog)
+        return LakeLedger(catalog)
 
     def _read(self, field: str) -> Any:
         try:

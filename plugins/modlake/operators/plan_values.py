@@ -9,7 +9,10 @@ from typing import Any
 from modlake.exceptions import ModlakeTerminalError
 from modlake.hooks.rekognition import check_min_confidence, check_text
 from modlake.pipeline.day import check_day_uri, parse_day
+from modlake.pipeline.reuse import ReuseMode
 from modlake.pipeline.s3_uri import split_s3_uri
+
+_MOST_RETRIES = 9
 
 
 class InvalidValueError(ModlakeTerminalError, ValueError):
@@ -83,6 +86,27 @@ def _number(value: float | str) -> float:
         raise InvalidValueError(f"{value!r} is no number: write one such as 50 or 0.001.") from error
 
 
+def _retries(value: int | str) -> int:
+    number = _number(value)
+    if number not in range(_MOST_RETRIES + 1):
+        raise InvalidValueError(f"{value!r} is no number of retries: write 0 to {_MOST_RETRIES}.")
+    return int(number)
+
+
+def _share(value: float | str) -> float:
+    number = _number(value)
+    if not 0 <= number <= 1:
+        raise InvalidValueError(f"{value!r} is no share: write 0 (none) to 1 (all).")
+    return number
+
+
+def _reuse(value: str) -> ReuseMode:
+    try:
+        return ReuseMode(value)
+    except ValueError as error:
+        raise InvalidValueError(f"{value!r} is no way of reuse: write {', '.join(ReuseMode)}.") from error
+
+
 def _switch(value: bool | str) -> bool:
     if str(value).lower() not in {"true", "false"}:
         raise InvalidValueError(f"{value!r} is neither yes nor no: write true or false.")
@@ -100,5 +124,8 @@ PLAN_VALUES: dict[str, Callable[[Any], Any]] = {
     "price_per_image_usd": _price,
     "max_cost_usd": _budget,
     "fresh": _switch,
+    "image_retries": _retries,
+    "allow_incomplete": _share,
+    "reuse": _reuse,
 }
 """What reads each argument, and raises a ModlakeTerminalError that says what to write instead."""

@@ -22,6 +22,7 @@ from modlake.pipeline.media_analysis import (
     MediaAnalysisReconciler,
     Progress,
     analyses_of,
+    analysis_of,
     duration_seconds,
     unstoppable,
 )
@@ -33,6 +34,8 @@ from modlake.triggers.rekognition import MediaAnalysisJobCompletedTrigger
 if TYPE_CHECKING:
     from airflow.sdk import Context
     from airflow.sdk.execution_time.context import TaskStateStoreAccessor
+
+    from modlake.pipeline.plan import Plan
 
 # Jobs that end soon are awaited in the worker: Airflow 3.3.2 loses deferrals that end at once.
 WORKER_WAIT_SECONDS = 15.0
@@ -151,7 +154,7 @@ class MediaAnalysisBaseOperator(AwsBaseOperator[RekognitionHook]):
                 )
             waited = time.monotonic() - began
             if waited < WORKER_WAIT_SECONDS:
-                time.sleep(min(self.poll_interval, 1 + waited / 4))
+                time.sleep(min(self.poll_interval, (1 + waited / 4) * random.uniform(0.8, 1.2)))  # noqa: S311
             elif self.deferrable:
                 self._defer(progress, deadline, reconciler.first_generations)
             else:
@@ -198,6 +201,9 @@ class AnalyseManifestsOperator(MediaAnalysisBaseOperator):
     or the job's name, in this order, before it starts anything; so retries, clears and further runs of the
     day pay for nothing twice. A full account is waited out. The jobs are told in ``jobs/`` of the run folder.
 
+    Images that a job left without an answer, or could not judge for a passing reason, are asked for again in
+    a job of their own, as often as the plan's ``image_retries`` allow.
+
     Returns the group. For readable map indexes set
     ``map_index_template="shards {{ task.manifest_group['shards'] | join(', ') }}"``.
 
@@ -234,15 +240,21 @@ class AnalyseManifestsOperator(MediaAnalysisBaseOperator):
         store = S3ObjectStoreHook(**self._hook_parameters)
         plan = read_plan(store, group["plan_uri"])
         memory = TaskJobMemory(context.get("task_state_store"))
-        reconciler = self._bring_about(
-            context,
-            analyses_of(store, plan, group["shards"], memory),
-            deadline=deadline,
-            first_generations=first_generations,
-            until=lambda progress: progress.is_complete,
-        )
-        for name, job in sorted(reconciler.jobs.items()):
-            self.log.info("%s: job %s took %.1f min", name, job["JobId"], duration_seconds(job) / 60)
+        analyses = analyses_of(store, plan, group["shards"], memory)
+        for retry in range(1, plan.image_retries + 2):
+            reconciler = self._bring_about(
+                context,
+                analyses,
+                deadline=deadline,
+                first_generations=first_generations,
+                until=lambda progress: progress.is_complete,
+            )
+            first_generations = reconciler.first_generations
+            for name, job in sorted(reconciler.jobs.items()):
+                self.log.info("%s: job %s took %.1f min", name, job["JobId"], duration_seconds(job) / 60)
+            analyses = self._retries(store, plan, group["shards"], retry, memory)
+            if not analyses:
+                break
         images = sum(plan.shards[shard].image_count for shard in group["shards"])
         self.log.info(
             "Analysed group %s of %s: %s images in %d jobs",
@@ -252,6 +264,24 @@ class AnalyseManifestsOperator(MediaAnalysisBaseOperator):
             len(group["shards"]),
         )
         return group
+
+    def _retries(
+        self, store: S3ObjectStoreHook, plan: Plan, shards: list[int], retry: int, memory: TaskJobMemory
+    ) -> list[Analysis]:
+        from modlake.pipeline.image_retries import plan_retries
+
+        if retry > plan.image_retries:
+            return []
+        retries = plan_retries(store, plan, shards, retry)
+        for shard in retries:
+            self.log.warning(
+                "shard %05d: %d images got no answer and are asked for again (%d of %d)",
+                shard.shard,
+                shard.image_count,
+                retry,
+                plan.image_retries,
+            )
+        return [analysis_of(store, plan, shard, memory) for shard in retries]
 
     def _group(self) -> dict[str, Any]:
         group = self.manifest_group

@@ -16,21 +16,23 @@ import pyarrow.compute as pc
 from modlake.exceptions import ModlakeTerminalError
 from modlake.pipeline import landed_schemas
 from modlake.pipeline.cost import estimate_cost_usd
-from modlake.pipeline.inventory import INELIGIBLE, read_shard_inventory, source_refs
-from modlake.pipeline.job_files import read_finished_job
+from modlake.pipeline.inventory import INELIGIBLE, REUSED, read_shard_inventory, source_refs
+from modlake.pipeline.job_files import JobRecord, read_finished_jobs
 from modlake.pipeline.landing import LandedShard
 from modlake.pipeline.object_store import ObjectStore
 from modlake.pipeline.outcomes import Outcome
 from modlake.pipeline.parquet import ParquetEncoder, decode_parquet
-from modlake.pipeline.plan import Plan
+from modlake.pipeline.plan import Plan, ReusedBatch
+from modlake.pipeline.verdicts import check_complete, check_models
 
 
 @dataclass(frozen=True, slots=True)
 class Audit:
     """An audited run, as audit.json holds it; listed = judged + reused + ineligible + failed.
 
-    ``jobs`` are rows of the lake's table of that name, times as ISO 8601 texts. ``content_digest`` is equal
-    for two runs that would publish the same, but for the names of run and files.
+    ``incomplete`` of the failed images have no answer although asking again could help. ``jobs`` are rows of
+    the lake's table of that name, times as ISO 8601 texts. ``content_digest`` is equal for two runs that
+    would publish the same, but for the names of run and files.
     """
 
     day: date
@@ -40,6 +42,7 @@ class Audit:
     reused: int
     ineligible: int
     failed: int
+    incomplete: int
     labels: int
     model_versions: list[str]
     failed_by_code: dict[str, int]
@@ -66,16 +69,24 @@ def read_audit(store: ObjectStore, audit_uri: str) -> Audit:
 def audit_day(store: ObjectStore, plan: Plan, landed: list[LandedShard], attempt: str) -> Audit:
     """Prove that a run's files account for its listing, write the rows of ineligible images, then audit.json.
 
-    For each shard the images of manifest, inventory and landed file are compared as multisets, and for the
-    day the sums. Memory is bounded by a shard, and by the compressed rows of ineligible images.
+    For each shard the images of manifest, inventory and landed file are compared as multisets, so are the
+    reused images of each batch, and for the day the sums. Memory is bounded by a shard, a batch, and the
+    compressed rows of ineligible images.
 
-    Raises ModlakeTerminalError naming shard and numbers when anything is missing or too much.
+    Raises ModlakeTerminalError naming shard and numbers when anything is missing or too much, ModelDriftError
+    when not the model that was asked for has judged, IncompleteDayError when too many images have no answer.
     """
     by_shard = _order_by_shard(plan, landed)
     for shard in by_shard:
         _prove_shard(store, plan, shard)
+    for batch in plan.reused_batches:
+        _prove_batch(store, plan, batch)
+    check_models(plan, by_shard)
+    incomplete = check_complete(store, plan, by_shard)
     ineligible_uri, listing_digest = _account_for_listing(store, plan, attempt)
-    jobs = [_job_row(store, plan, shard) for shard in by_shard]
+    files: list[LandedShard | ReusedBatch] = [*by_shard, *plan.reused_batches]
+    jobs = [row for shard in by_shard for row in _job_rows(store, plan, shard)]
+    jobs += [row | {"run_id": plan.run_id} for row in plan.own_jobs]
     judged = sum(shard.judged for shard in by_shard)
     failed = sum(shard.failed for shard in by_shard)
     if plan.listed != judged + plan.reused + plan.ineligible + failed:
@@ -91,11 +102,12 @@ def audit_day(store: ObjectStore, plan: Plan, landed: list[LandedShard], attempt
         reused=plan.reused,
         ineligible=plan.ineligible,
         failed=failed,
-        labels=sum(shard.labels for shard in by_shard),
-        model_versions=sorted({version for shard in by_shard for version in shard.model_versions}),
+        incomplete=incomplete,
+        labels=sum(part.labels for part in files),
+        model_versions=_model_versions(plan, by_shard),
         failed_by_code=_add_up(shard.failed_by_code for shard in by_shard),
-        images_uris=[shard.images_uri for shard in by_shard] + ([ineligible_uri] if ineligible_uri else []),
-        labels_uris=[shard.labels_uri for shard in by_shard if shard.labels_uri is not None],
+        images_uris=[part.images_uri for part in files] + ([ineligible_uri] if ineligible_uri else []),
+        labels_uris=[part.labels_uri for part in files if part.labels_uri is not None],
         jobs=jobs,
         content_digest=_digest_content(plan, by_shard, listing_digest),
         audit_uri=plan.folder.audit_uri,
@@ -146,6 +158,40 @@ def _prove_shard(store: ObjectStore, plan: Plan, shard: LandedShard) -> None:
         )
 
 
+def _prove_batch(store: ObjectStore, plan: Plan, batch: ReusedBatch) -> None:
+    """Compare what the inventory says was carried over, and what the landed files hold."""
+    parts = [
+        decode_parquet(store.read(plan.inventory_uris[part]), ["source_ref", "fate"])
+        for part in batch.inventory_parts
+    ]
+    listed = pa.concat_tables(parts)
+    planned = source_refs(listed.filter(pc.equal(listed["fate"], pa.scalar(REUSED))))
+    images = decode_parquet(store.read(batch.images_uri), ["source_ref", "outcome", "label_count"])
+    labels = 0
+    if batch.labels_uri is not None:
+        labels = decode_parquet(store.read(batch.labels_uri), ["source_ref"]).num_rows
+    label_count = pc.sum(images["label_count"]).as_py() or 0
+    if (
+        len(set(planned)) != len(planned)
+        or _digest_keys(planned) != _digest_keys(source_refs(images))
+        or set(images["outcome"].to_pylist()) != {Outcome.REUSED}
+        or len(planned) != batch.image_count
+        or not batch.labels == labels == label_count
+    ):
+        raise ModlakeTerminalError(
+            f"{batch.images_uri} holds {images.num_rows} images with {labels} labels, but {len(planned)} "
+            f"images were carried over, {batch.image_count} with {batch.labels} labels by the plan. Clear "
+            "the plan task of that day to begin anew."
+        )
+
+
+def _model_versions(plan: Plan, landed: list[LandedShard]) -> list[str]:
+    versions = {version for shard in landed for version in shard.model_versions}
+    if plan.reused and plan.model_version is not None:
+        versions.add(plan.model_version)
+    return sorted(versions)
+
+
 def _refuse(plan: Plan, shard: LandedShard, finding: str) -> None:
     raise ModlakeTerminalError(
         f"Shard {shard.shard} of {plan.run_uri}: {finding}. Clear the land task of its group."
@@ -191,31 +237,41 @@ def _ineligible_rows(plan: Plan, inventory: pa.Table) -> pa.Table:
     )
 
 
-def _job_row(store: ObjectStore, plan: Plan, shard: LandedShard) -> dict[str, Any]:
-    record = read_finished_job(store, plan, shard.shard)
+def _job_rows(store: ObjectStore, plan: Plan, shard: LandedShard) -> list[dict[str, Any]]:
+    records = read_finished_jobs(store, plan, shard.shard, retries=len(shard.jobs) - 1)
+    return [
+        _job_row(plan, record, **counts, model_versions=shard.model_versions)
+        for record, counts in zip(records, shard.jobs, strict=True)
+    ]
+
+
+def _job_row(
+    plan: Plan, record: JobRecord, *, retry: int, image_count: int, judged: int, model_versions: list[str]
+) -> dict[str, Any]:
     return {
         "day": plan.day.isoformat(),
         "run_id": plan.run_id,
-        "shard": shard.shard,
+        "shard": record.shard,
         "job_id": record.job_id,
         "job_name": record.job.get("JobName"),
         "engine": record.engine,
         "status": record.job["Status"],
         "failure_code": None,
         "failure_message": None,
-        "manifest_uri": record.manifest_uri or plan.shards[shard.shard].manifest_uri,
+        "manifest_uri": record.manifest_uri or plan.folder.manifest_uri(record.shard, retry),
         "results_uri": record.results_uri,
         "summary_uri": record.summary_uri,
-        "image_count": shard.image_count,
-        "judged_count": shard.judged,
-        "failed_count": shard.failed,
-        "model_version": ", ".join(shard.model_versions) or None,
+        "image_count": image_count,
+        "judged_count": judged,
+        "failed_count": image_count - judged,
+        "model_version": ", ".join(model_versions) or None,
         "adapter_arn": record.adapter_arn,
         "min_confidence": plan.parameters.min_confidence,
         "started_at": record.started_at and record.started_at.isoformat(),
         "completed_at": record.completed_at and record.completed_at.isoformat(),
         # AWS charges for the images that were judged.
-        "estimated_cost_usd": estimate_cost_usd(shard.judged, plan.price_per_image_usd),
+        "estimated_cost_usd": estimate_cost_usd(judged, plan.price_per_image_usd),
+        "retry": retry,
     }
 
 
@@ -231,5 +287,6 @@ def _digest_content(plan: Plan, landed: list[LandedShard], listing_digest: str) 
         "listing": listing_digest,
         "parameters": asdict(plan.parameters),
         "shards": [[shard.content_sha256, shard.judged, shard.failed, shard.labels] for shard in landed],
+        "reused": [batch.content_sha256 for batch in plan.reused_batches],
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

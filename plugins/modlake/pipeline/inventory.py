@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Callable
 from typing import cast
@@ -20,6 +21,7 @@ ROWS_PER_PART = 10_000
 
 ELIGIBLE = "eligible"
 INELIGIBLE = "ineligible"
+REUSED = "reused"
 
 _COLUMNS: list[tuple[str, pa.DataType]] = [
     ("bucket", pa.string()),
@@ -32,28 +34,35 @@ _COLUMNS: list[tuple[str, pa.DataType]] = [
     ("error_code", pa.string()),
     ("error_message", pa.string()),
     ("shard", pa.int64()),
+    ("reused_from", pa.string()),
 ]
 SCHEMA = pa.schema(_COLUMNS)
 
 
 class InventoryWriter:
-    """Records listed objects and writes each part as it fills; holds one in memory."""
+    """Records listed objects and writes each part as it fills; holds one in memory.
+
+    Which shard an eligible object goes into, or which day's judgement it carries over, is for
+    :func:`write_fates` to add, when the whole listing is known.
+    """
 
     def __init__(self, store: ObjectStore, inventory_uri: Callable[[int], str]) -> None:
         self._store = store
         self._inventory_uri = inventory_uri
         self._rows: list[tuple[object, ...]] = []
+        self._digest = hashlib.sha256()
         self.uris: list[str] = []
         self.listed = 0
         self.ineligible_by_code: Counter[str] = Counter()
+        self.span: tuple[str, str] | None = None
 
     @property
-    def part(self) -> int:
-        """The number of the part that the next object goes into."""
-        return len(self.uris)
+    def listing_sha256(self) -> str:
+        """The digest of keys, ETags and sizes."""
+        return self._digest.hexdigest()
 
-    def add(self, listed: ListedObject, ineligibility: Ineligibility | None, shard: int | None) -> None:
-        """Record an object: in a shard, or ineligible."""
+    def add(self, listed: ListedObject, ineligibility: Ineligibility | None) -> None:
+        """Record an object."""
         fate, code, message = ELIGIBLE, None, None
         if ineligibility is not None:
             fate, code, message = INELIGIBLE, str(ineligibility.code), ineligibility.message
@@ -69,9 +78,12 @@ class InventoryWriter:
                 fate,
                 code,
                 message,
-                shard,
+                None,
+                None,
             )
         )
+        self._digest.update(f"{listed.source_ref}\0{listed.etag}\0{listed.size_bytes}\0".encode())
+        self.span = (self.span[0] if self.span else listed.source_ref, listed.source_ref)
         self.listed += 1
         if len(self._rows) >= ROWS_PER_PART:
             self.close()
@@ -84,7 +96,7 @@ class InventoryWriter:
             pa.array(column, field.type)
             for column, field in zip(zip(*self._rows, strict=True), SCHEMA, strict=True)
         ]
-        uri = self._inventory_uri(self.part)
+        uri = self._inventory_uri(len(self.uris))
         self._store.write(uri, encode_parquet(pa.Table.from_arrays(columns, schema=SCHEMA)))
         self.uris.append(uri)
         self._rows = []

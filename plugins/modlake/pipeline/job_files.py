@@ -1,4 +1,4 @@
-"""A shard's job record, jobs/<shard>.json in the run folder, as the analysis left it."""
+"""The records of a shard's jobs, jobs/<shard>.json in the run folder, as the analysis left them."""
 
 from __future__ import annotations
 
@@ -8,15 +8,19 @@ from datetime import datetime
 from typing import Any
 
 from modlake.exceptions import ModlakeTerminalError
-from modlake.pipeline.object_store import ObjectStore
+from modlake.pipeline.object_store import ObjectNotFoundError, ObjectStore
 from modlake.pipeline.plan import Plan
 
 
 @dataclass(frozen=True, slots=True)
 class JobRecord:
-    """What is known of a shard's job: the engine, and the last GetMediaAnalysisJob answer."""
+    """What is known of a job of a shard: the engine, and the last GetMediaAnalysisJob answer.
+
+    ``retry`` is 0 for the job of all its images.
+    """
 
     shard: int
+    retry: int
     engine: str
     job_id: str
     job: dict[str, Any]
@@ -48,19 +52,37 @@ class JobRecord:
         return _time(self.job.get("CompletionTimestamp"))
 
 
-def read_finished_job(store: ObjectStore, plan: Plan, shard: int) -> JobRecord:
-    """Return the record of a shard's job that succeeded.
+def read_finished_jobs(
+    store: ObjectStore, plan: Plan, shard: int, *, retries: int | None = None
+) -> list[JobRecord]:
+    """Return the records of a shard's jobs, all of which succeeded: the first one, and the retries in order.
 
-    Raises ObjectNotFoundError when the shard has no job yet, ModlakeTerminalError when it is not SUCCEEDED.
+    ``retries`` is how many of these to read at most; by default as many as the plan allows.
+
+    Raises ObjectNotFoundError when the shard has no job yet, ModlakeTerminalError when one is not SUCCEEDED.
     """
-    record = json.loads(store.read(plan.folder.job_uri(shard)))
+    records = [read_finished_job(store, plan, shard)]
+    for retry in range(1, (plan.image_retries if retries is None else retries) + 1):
+        try:
+            records.append(read_finished_job(store, plan, shard, retry))
+        except ObjectNotFoundError:
+            break
+    return records
+
+
+def read_finished_job(store: ObjectStore, plan: Plan, shard: int, retry: int = 0) -> JobRecord:
+    """Return the record of a job that succeeded.
+
+    Raises ObjectNotFoundError when there is no such job, ModlakeTerminalError when it is not SUCCEEDED.
+    """
+    record = json.loads(store.read(plan.folder.job_uri(shard, retry)))
     job = record.get("job") or {}
     if job.get("Status") != "SUCCEEDED":
         raise ModlakeTerminalError(
             f"Job {record.get('job_id')} of shard {shard} of {plan.day} is "
             f"{job.get('Status', 'not started')}, not SUCCEEDED. Clear the analyse task of its group."
         )
-    return JobRecord(shard=shard, engine=record["engine"], job_id=record["job_id"], job=job)
+    return JobRecord(shard=shard, retry=retry, engine=record["engine"], job_id=record["job_id"], job=job)
 
 
 def _object_uri(place: dict[str, Any] | None) -> str | None:

@@ -4,38 +4,34 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from modlake.exceptions import ModlakeTerminalError
 from modlake.pipeline import landed_schemas
+from modlake.pipeline.answers import ShardAnswers, read_answers
 from modlake.pipeline.inventory import read_shard_inventory, source_refs
-from modlake.pipeline.job_files import JobRecord, read_finished_job
+from modlake.pipeline.job_files import JobRecord
 from modlake.pipeline.labels import content_type_confidence, flatten_labels, top_labels
+from modlake.pipeline.model_versions import remember_model_version
 from modlake.pipeline.object_store import ObjectStore
-from modlake.pipeline.outcomes import FailureCode, Outcome
+from modlake.pipeline.outcomes import Outcome, is_worth_a_retry
 from modlake.pipeline.parquet import encode_parquet
 from modlake.pipeline.plan import Plan
-from modlake.pipeline.results import read_results
-from modlake.pipeline.summary import ImageError, read_summary_errors
-
-_NO_ANSWER = ImageError(
-    FailureCode.NO_ANSWER, "The job's results have a line for this image, without an answer."
-)
-_UNACCOUNTED = ImageError(
-    FailureCode.UNACCOUNTED, "Neither the job's results nor its summary name this image."
-)
 
 
 @dataclass(frozen=True, slots=True)
 class LandedShard:
     """A shard's data files and how its images came out; image_count = judged + failed.
 
-    ``labels_uri`` is None when no image has a label. ``bad_lines`` counts lines of the results file that
-    could not be read. ``content_sha256`` digests the rows, but for the name of the run.
+    ``labels_uri`` is None when no image has a label. ``incomplete`` counts the failed images that asking
+    again could help. ``models`` tells who judged: ``model_version``, ``adapter_arn`` and the number of
+    ``images``, as answered. ``jobs`` has ``retry``, ``image_count`` and ``judged`` of each of the shard's
+    jobs. ``bad_lines`` counts lines of results that could not be read. ``content_sha256`` digests the rows,
+    but for the name of the run.
     """
 
     shard: int
@@ -44,47 +40,35 @@ class LandedShard:
     image_count: int
     judged: int
     failed: int
+    incomplete: int
     labels: int
-    model_versions: list[str]
+    models: list[dict[str, Any]]
     failed_by_code: dict[str, int]
+    jobs: list[dict[str, int]]
     bad_lines: int
     content_sha256: str
 
-
-@dataclass(frozen=True, slots=True)
-class _Answers:
-    """The answers of a shard, one for each row of its inventory; null where an image has none."""
-
-    answer: pa.Array[Any]
-    project_version: pa.Array[Any]
-    has_line: pa.Array[Any]
-    bad_lines: int
-
     @property
-    def is_judged(self) -> pa.Array[Any]:
-        return pc.is_valid(self.answer)
+    def model_versions(self) -> list[str]:
+        """The model versions that answered."""
+        return sorted({model["model_version"] for model in self.models} - {None})
 
 
 def land_shard(store: ObjectStore, plan: Plan, shard: int, attempt: str) -> LandedShard:
     """Write a shard's rows of ``images`` and ``labels`` as Parquet, sorted by source_ref.
 
-    ``attempt`` makes the file names unique. Each image of the manifest comes out judged or failed; what
-    neither results nor summary name has failed, too, for it must never pass as clean.
+    ``attempt`` makes the file names unique. Each image of the manifest comes out judged or failed, by the
+    last job that was asked about it.
 
-    Raises ModlakeTerminalError when the job has not succeeded, or its files name an image that was not asked
-    for, or contradict themselves.
+    Raises ModlakeTerminalError as :func:`~modlake.pipeline.answers.read_answers` does.
     """
-    record = read_finished_job(store, plan, shard)
     inventory = read_shard_inventory(store, plan, shard)
-    manifest = source_refs(inventory)
+    answers = read_answers(store, plan, shard, source_refs(inventory))
     rows = inventory.sort_by("source_ref").combine_chunks()
-    answers = _read_answers(store, record, rows["source_ref"].combine_chunks())
-    errors: dict[str, ImageError] = {}
-    if record.summary_uri is not None:
-        errors = read_summary_errors(store.read(record.summary_uri), manifest, record.summary_uri)
-    flat = flatten_labels(answers.answer)
-    images = _image_rows(plan, record, rows, answers, flat, errors)
-    labels = _label_rows(plan, record, rows, answers, flat)
+    said = answers.images.sort_by("source_ref").combine_chunks()
+    flat = flatten_labels(said["answer"].combine_chunks())
+    images = _image_rows(plan, answers, rows, said, flat)
+    labels = _label_rows(plan, images, said, flat)
     images_uri = plan.folder.landed_uri("images", shard, attempt)
     store.write(images_uri, encode_parquet(images))
     labels_uri = None
@@ -92,6 +76,8 @@ def land_shard(store: ObjectStore, plan: Plan, shard: int, attempt: str) -> Land
         labels_uri = plan.folder.landed_uri("labels", shard, attempt)
         store.write(labels_uri, encode_parquet(labels))
     failed_by_code = Counter(map(str, images["error_code"].drop_null().to_pylist()))
+    models = _count_models(images)
+    _remember_model(store, plan, models, answers)
     return LandedShard(
         shard=shard,
         images_uri=images_uri,
@@ -99,52 +85,50 @@ def land_shard(store: ObjectStore, plan: Plan, shard: int, attempt: str) -> Land
         image_count=images.num_rows,
         judged=images.num_rows - failed_by_code.total(),
         failed=failed_by_code.total(),
+        incomplete=sum(count for code, count in failed_by_code.items() if is_worth_a_retry(code)),
         labels=labels.num_rows,
-        model_versions=sorted(map(str, images["model_version"].drop_null().unique().to_pylist())),
+        models=models,
         failed_by_code=dict(sorted(failed_by_code.items())),
+        jobs=[
+            {"retry": job.record.retry, "image_count": job.image_count, "judged": job.judged}
+            for job in answers.jobs
+        ],
         bad_lines=answers.bad_lines,
-        content_sha256=_digest_content(images, labels),
+        content_sha256=digest_rows(images, labels),
     )
 
 
-def _read_answers(store: ObjectStore, record: JobRecord, asked: pa.Array[Any]) -> _Answers:
-    if record.results_uri is None:
-        raise ModlakeTerminalError(
-            f"Job {record.job_id} SUCCEEDED without naming its results. "
-            "Clear the analyse task of its group to ask for the job again."
+def _remember_model(
+    store: ObjectStore, plan: Plan, models: list[dict[str, Any]], answers: ShardAnswers
+) -> None:
+    """Let the next plan know which model answers now, when that is beyond doubt."""
+    answered_at = answers.jobs[-1].record.completed_at
+    if len(models) != 1 or answered_at is None:
+        return
+    (model,) = models
+    if model["model_version"] is not None and model["adapter_arn"] == plan.parameters.adapter_arn:
+        remember_model_version(
+            store, plan.folder.work_uri, model["adapter_arn"], model["model_version"], answered_at
         )
-    results = read_results(store.read(record.results_uri), record.results_uri)
-    answered = results.lines["source_ref"]
-    foreign = answered.filter(pc.invert(pc.is_in(answered, value_set=asked)))
-    if len(foreign):
-        raise ModlakeTerminalError(
-            f"{record.results_uri} judges {foreign[0].as_py()!r} and {len(foreign) - 1} more images that the "
-            f"manifest of job {record.job_id} does not name. Check that nobody else writes below the work "
-            "bucket, then trigger the day with fresh=true."
-        )
-    line = pc.index_in(asked, value_set=answered)
-    return _Answers(
-        answer=results.lines["answer"].combine_chunks().take(line),
-        project_version=results.lines["project_version"].combine_chunks().take(line),
-        has_line=pc.is_valid(line),
-        bad_lines=results.bad_lines,
-    )
+
+
+def digest_rows(*tables: pa.Table) -> str:
+    """Digest rows of the lake, but for the name of the run."""
+    digest = hashlib.sha256()
+    for table in tables:
+        digest.update(encode_parquet(table.drop_columns(["run_id"])))
+    return digest.hexdigest()
 
 
 def _image_rows(
-    plan: Plan,
-    record: JobRecord,
-    inventory: pa.Table,
-    answers: _Answers,
-    labels: pa.Table,
-    errors: dict[str, ImageError],
+    plan: Plan, answers: ShardAnswers, inventory: pa.Table, said: pa.Table, labels: pa.Table
 ) -> pa.Table:
-    is_judged = answers.is_judged
+    answer = said["answer"].combine_chunks()
+    is_judged = pc.is_valid(answer)
     top = top_labels(labels)
     top = top.take(pc.index_in(pa.array(range(inventory.num_rows), pa.int64()), value_set=top["image"]))
-    label_count = pc.fill_null(pc.list_value_length(pc.struct_field(answers.answer, "ModerationLabels")), 0)
-    nothing = pa.scalar(None, pa.string())
-    error_code, error_message = _errors_by_row(inventory["source_ref"], answers.has_line, errors)
+    label_count = pc.fill_null(pc.list_value_length(pc.struct_field(answer, "ModerationLabels")), 0)
+    completed_at = _of_job(answers, said, lambda job: job.completed_at, landed_schemas.TIMESTAMP)
     return landed_schemas.assemble(
         landed_schemas.IMAGES,
         inventory.num_rows,
@@ -152,63 +136,52 @@ def _image_rows(
         | {
             "day": plan.day,
             "outcome": pc.if_else(is_judged, Outcome.JUDGED, Outcome.FAILED),
-            "error_code": pc.if_else(is_judged, nothing, error_code),
-            "error_message": pc.if_else(is_judged, nothing, error_message),
+            "error_code": said["error_code"],
+            "error_message": said["error_message"],
             "label_count": pc.if_else(is_judged, label_count, pa.scalar(None, label_count.type)),
             "top_label": top["label"],
             "top_confidence": top["confidence"],
-            "animated_confidence": content_type_confidence(answers.answer, "Animated"),
-            "illustrated_confidence": content_type_confidence(answers.answer, "Illustrated"),
-            "model_version": pc.struct_field(answers.answer, "ModerationModelVersion"),
-            "adapter_arn": pc.if_else(is_judged, answers.project_version, nothing),
+            "animated_confidence": content_type_confidence(answer, "Animated"),
+            "illustrated_confidence": content_type_confidence(answer, "Illustrated"),
+            "model_version": pc.struct_field(answer, "ModerationModelVersion"),
+            "adapter_arn": pc.if_else(is_judged, said["project_version"], pa.scalar(None, pa.string())),
             "min_confidence": plan.parameters.min_confidence,
-            "engine": record.engine,
-            "job_id": record.job_id,
+            "engine": _of_job(answers, said, lambda job: job.engine, pa.string()),
+            "job_id": _of_job(answers, said, lambda job: job.job_id, pa.string()),
             "run_id": plan.run_id,
-            "judged_at": pc.if_else(
-                is_judged, pa.scalar(record.completed_at, landed_schemas.TIMESTAMP), None
-            ),
+            "judged_at": pc.if_else(is_judged, completed_at, pa.scalar(None, landed_schemas.TIMESTAMP)),
         },
     )
 
 
-def _errors_by_row(
-    asked: pa.ChunkedArray[Any], has_line: pa.Array[Any], errors: dict[str, ImageError]
-) -> tuple[pa.ChunkedArray[Any], pa.ChunkedArray[Any]]:
-    """Return code and message for every row, as if all had failed."""
-    reported = pc.index_in(asked, value_set=pa.array(errors, pa.string()))
-    is_reported = pc.is_valid(reported)
-    codes = pa.array([error.code for error in errors.values()], pa.string()).take(reported)
-    messages = pa.array([error.message for error in errors.values()], pa.string()).take(reported)
-    return (
-        pc.if_else(is_reported, codes, pc.if_else(has_line, _NO_ANSWER.code, _UNACCOUNTED.code)),
-        pc.if_else(is_reported, messages, pc.if_else(has_line, _NO_ANSWER.message, _UNACCOUNTED.message)),
-    )
+def _of_job(
+    answers: ShardAnswers, said: pa.Table, fact: Callable[[JobRecord], Any], arrow_type: pa.DataType
+) -> pa.Array[Any]:
+    """Return a fact of each image's job."""
+    return pa.array([fact(job.record) for job in answers.jobs], arrow_type).take(said["job"].combine_chunks())
 
 
-def _label_rows(
-    plan: Plan, record: JobRecord, inventory: pa.Table, answers: _Answers, labels: pa.Table
-) -> pa.Table:
-    image = labels["image"]
-    model_version = pc.struct_field(answers.answer, "ModerationModelVersion")
+def _label_rows(plan: Plan, images: pa.Table, said: pa.Table, labels: pa.Table) -> pa.Table:
+    image = labels["image"].combine_chunks()
     columns = ("label", "parent_label", "taxonomy_level", "l1", "l2", "l3", "confidence")
     return landed_schemas.assemble(
         landed_schemas.LABELS,
         labels.num_rows,
         {name: labels[name] for name in columns}
+        | {name: images[name].take(image) for name in ("source_ref", "model_version", "job_id")}
         | {
             "day": plan.day,
-            "source_ref": inventory["source_ref"].take(image),
-            "model_version": model_version.take(image.combine_chunks()),
-            "adapter_arn": answers.project_version.take(image.combine_chunks()),
-            "job_id": record.job_id,
+            "adapter_arn": said["project_version"].take(image),
             "run_id": plan.run_id,
         },
     )
 
 
-def _digest_content(*tables: pa.Table) -> str:
-    digest = hashlib.sha256()
-    for table in tables:
-        digest.update(encode_parquet(table.drop_columns(["run_id"])))
-    return digest.hexdigest()
+def _count_models(images: pa.Table) -> list[dict[str, Any]]:
+    judged = images.filter(pc.equal(images["outcome"], pa.scalar(Outcome.JUDGED)))
+    pairs = zip(judged["model_version"].to_pylist(), judged["adapter_arn"].to_pylist(), strict=True)
+    counted = sorted(Counter(pairs).items(), key=lambda each: tuple(map(str, each[0])))
+    return [
+        {"model_version": model_version, "adapter_arn": adapter_arn, "images": images}
+        for (model_version, adapter_arn), images in counted
+    ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from modlake.exceptions import ModlakeTerminalError
 from modlake.pipeline.object_store import ObjectStore
@@ -27,6 +27,16 @@ def read_manifest(store: ObjectStore, shard: Shard) -> list[str]:
             f"{shard.manifest_uri} was changed after it was planned: its SHA-256 is not {shard.sha256}. "
             "Clear the plan task of that day to cut new manifests."
         )
+    return manifest_images(body)
+
+
+def manifest_body(source_refs: Iterable[str]) -> bytes:
+    """Return the manifest that asks for these images."""
+    return "\n".join(map(manifest_line, source_refs)).encode()
+
+
+def manifest_images(body: bytes) -> list[str]:
+    """Return the source_refs of a manifest of ours, in its order."""
     return [json.loads(line)["source-ref"] for line in body.split(b"\n")]
 
 

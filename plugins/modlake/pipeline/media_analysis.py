@@ -371,22 +371,24 @@ def duration_seconds(job: Mapping[str, Any]) -> float:
     return max(0.0, (ended - started).total_seconds()) if started and ended else 0.0
 
 
-def shard_name(shard: int) -> str:
-    return f"shard {shard:05d}"
+def shard_name(shard: int, retry: int = 0) -> str:
+    return f"shard {shard:05d}, retry {retry}" if retry else f"shard {shard:05d}"
 
 
 def analyses_of(store: ObjectStore, plan: Plan, shards: Iterable[int], memory: JobMemory) -> list[Analysis]:
     """Return the analyses of a plan's shards; each keeps its ``jobs/<shard>.json`` up to date."""
     by_number = {shard.shard: shard for shard in plan.shards}
-    return [_analysis_of(store, plan, by_number[number], memory) for number in shards]
+    return [analysis_of(store, plan, by_number[number], memory) for number in shards]
 
 
-def _analysis_of(store: ObjectStore, plan: Plan, shard: Shard, memory: JobMemory) -> Analysis:
-    identity = fingerprint(shard.sha256, plan.parameters)
+def analysis_of(store: ObjectStore, plan: Plan, shard: Shard, memory: JobMemory) -> Analysis:
+    """Return the analysis of a shard, or of a retry of some of its images."""
+    identity = fingerprint(shard.sha256, plan.parameters, shard.retry)
 
     def record(submission: Submission, job: dict[str, Any]) -> None:
         content = {
             "shard": shard.shard,
+            "retry": shard.retry,
             "engine": "bulk",
             "fingerprint": identity,
             "generation": submission.generation,
@@ -395,10 +397,10 @@ def _analysis_of(store: ObjectStore, plan: Plan, shard: Shard, memory: JobMemory
             "job": job,
         }
         body = json.dumps(content, indent=1, default=_timestamp).encode()
-        store.write(plan.folder.job_uri(shard.shard), body)
+        store.write(plan.folder.job_uri(shard.shard, shard.retry), body)
 
     return Analysis(
-        name=shard_name(shard.shard),
+        name=shard_name(shard.shard, shard.retry),
         fingerprint=identity,
         request_for=lambda generation: start_request(plan, shard, identity, generation),
         ledger=StoredSubmissionLedger(store, plan.folder.work_uri, identity, memory),

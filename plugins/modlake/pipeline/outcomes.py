@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 
 
@@ -20,3 +21,40 @@ class FailureCode(StrEnum):
     NO_ANSWER = "NO_ANSWER"
     UNACCOUNTED = "UNACCOUNTED"
     ERROR_WITHOUT_CODE = "ERROR_WITHOUT_CODE"
+
+
+# AWS documents no codes of single images. These are the names that its APIs and SDKs have for trouble that
+# passes: of the service, of the pace, of the way there. A code that nobody knows says nothing of the kind.
+_PASSING_TROUBLE = frozenset(
+    {
+        "CONNECTIONCLOSED",
+        "CONNECTTIMEOUT",
+        "ENDPOINTCONNECTION",
+        "INTERNAL",
+        "INTERNALFAILURE",
+        "INTERNALSERVER",
+        "PROVISIONEDTHROUGHPUTEXCEEDED",
+        "READTIMEOUT",
+        "REQUESTLIMITEXCEEDED",
+        "REQUESTTIMEOUT",
+        "RESPONSESTREAMING",
+        "SERVICEUNAVAILABLE",
+        "SLOWDOWN",
+        "THROTTLED",
+        "THROTTLING",
+        "TIMEOUT",
+        "TOOMANYREQUESTS",
+    }
+)
+
+
+def is_worth_a_retry(error_code: str) -> bool:
+    """Tell whether asking again can help an image that failed with this code.
+
+    Such an image also makes its day incomplete, while one that is corrupt, say, has got its answer. Codes are
+    compared without case, punctuation, ``ERROR_`` before and ``Error`` or ``Exception`` behind the name.
+    """
+    if error_code in {FailureCode.NO_ANSWER, FailureCode.UNACCOUNTED}:
+        return True
+    name = re.sub(r"[^A-Z]", "", error_code.upper()).removeprefix("ERROR")
+    return name.removesuffix("EXCEPTION").removesuffix("ERROR") in _PASSING_TROUBLE

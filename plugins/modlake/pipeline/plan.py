@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, date, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from modlake.exceptions import ModlakeTerminalError
 from modlake.pipeline.cost import check_budget, estimate_cost_usd
@@ -14,6 +14,9 @@ from modlake.pipeline.eligibility import find_ineligibility
 from modlake.pipeline.listing import check_source_allowed, list_source
 from modlake.pipeline.object_store import ObjectStore
 from modlake.pipeline.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from modlake.pipeline.reuse import JudgementLedger, ReuseMode
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +43,10 @@ class AnalysisParameters:
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """One manifest; ``inventory_parts`` index the inventory files of the plan that hold its images."""
+    """One manifest; ``inventory_parts`` index the inventory files of the plan that hold its images.
+
+    A ``retry`` above 0 asks again for those of the shard's images that got no answer.
+    """
 
     shard: int
     manifest_uri: str
@@ -48,11 +54,31 @@ class Shard:
     size_bytes: int
     sha256: str
     inventory_parts: list[int] = field(default_factory=list)
+    retry: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ReusedBatch:
+    """Landed rows of images that were judged before; ``inventory_parts`` index the parts that list them."""
+
+    images_uri: str
+    labels_uri: str | None
+    image_count: int
+    labels: int
+    inventory_parts: list[int]
+    content_sha256: str
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A run's plan, as plan.json holds it. Counts are images of the day: listed = eligible + ineligible."""
+    """A run's plan, as plan.json holds it. Counts are images of the day: listed = eligible + reused +
+    ineligible, where the eligible ones are to be judged.
+
+    ``image_retries`` is how often images that got no answer are asked for again, in jobs of their own;
+    ``allow_incomplete`` the share of eligible and reused images (0..1) that may be left without one.
+    ``model_version`` judged the reused images; ``own_jobs`` are the rows of ``jobs`` of those of them that
+    were judged for this very day. ``listing_sha256`` digests keys, ETags and sizes.
+    """
 
     day: date
     run_id: str
@@ -71,6 +97,13 @@ class Plan:
     inventory_uris: list[str]
     estimated_cost_usd: float
     price_per_image_usd: float
+    image_retries: int = 0
+    allow_incomplete: float = 0.0
+    listing_sha256: str = ""
+    reuse: str = "off"
+    model_version: str | None = None
+    reused_batches: list[ReusedBatch] = field(default_factory=list)
+    own_jobs: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def folder(self) -> RunFolder:
@@ -92,6 +125,7 @@ class Plan:
                 "created_at": datetime.fromisoformat(fields["created_at"]),
                 "parameters": AnalysisParameters(**fields["parameters"]),
                 "shards": [Shard(**shard) for shard in fields["shards"]],
+                "reused_batches": [ReusedBatch(**batch) for batch in fields.get("reused_batches", [])],
             }
         )
 
@@ -126,27 +160,60 @@ def build_plan(
     shards_per_group: int,
     report: Callable[[str], None],
     limits: ManifestLimits = ManifestLimits(),
+    image_retries: int = 0,
+    allow_incomplete: float = 0.0,
+    ledger: JudgementLedger | None = None,
+    reuse: ReuseMode | None = None,
 ) -> Plan:
     """List a day and cut it into manifests; write these, the inventory and, last, plan.json.
 
-    Memory is bounded by one manifest and one inventory part. The same listing gives the same manifests.
-    ``report`` gets lines of progress. Raises ModlakeTerminalError when ``source_uri`` lies outside
-    ``allowed_uris`` or the estimated cost passes ``max_cost_usd``.
+    With a ledger, images that were judged before are carried over (``reuse``, by default of the same object)
+    instead of being judged, and an unchanged day is planned as it was published.
+
+    Memory is bounded by one manifest and a batch of the inventory with its judgements. The same listing and
+    ledger give the same manifests. ``report`` gets lines of progress. Raises ModlakeTerminalError when
+    ``source_uri`` lies outside ``allowed_uris`` or the estimated cost passes ``max_cost_usd``.
     """
     # pyarrow is heavy, and operators and triggers import this module for its shapes.
+    from modlake.pipeline.fates import write_fates
     from modlake.pipeline.inventory import InventoryWriter
     from modlake.pipeline.manifests import ManifestWriter
+    from modlake.pipeline.reuse import Precedent, ReuseMode, find_precedent
 
     check_source_allowed(source_uri, allowed_uris)
     folder = RunFolder(work_uri, day, run_id)
-    manifests = ManifestWriter(store, folder.manifest_uri, limits)
     inventory = InventoryWriter(store, folder.inventory_uri)
     for listed in list_source(store, source_uri, report):
-        ineligibility = find_ineligibility(listed)
-        shard = manifests.add(listed.source_ref, inventory.part) if ineligibility is None else None
-        inventory.add(listed, ineligibility, shard)
-    manifests.close()
+        inventory.add(listed, find_ineligibility(listed))
     inventory.close()
+    mode = reuse or (ReuseMode.OBJECT if ledger is not None else ReuseMode.OFF)
+    precedent = Precedent(parameters, image_retries)
+    if ledger is not None and inventory.span is not None:
+        precedent = find_precedent(
+            store,
+            ledger,
+            folder=folder,
+            listing_sha256=inventory.listing_sha256,
+            span=inventory.span,
+            parameters=parameters,
+            reuse=mode,
+            image_retries=image_retries,
+        )
+    manifests = ManifestWriter(store, folder.manifest_uri, limits)
+    fates = write_fates(
+        store,
+        folder,
+        inventory.uris,
+        manifests,
+        lookup=precedent.lookup,
+        min_confidence=parameters.min_confidence,
+    )
+    reused = sum(batch.image_count for batch in fates.batches)
+    if precedent.is_unchanged:
+        report("The day is published with this listing and these parameters: it is planned as it was then")
+    if precedent.lookup is not None:
+        report(f"{reused:,} of {inventory.listed:,} objects were judged before and are carried over")
+    own_jobs = ledger.jobs(day, fates.own_job_ids) if ledger is not None and fates.own_job_ids else []
     eligible = sum(shard.image_count for shard in manifests.shards)
     check_budget(eligible, price_per_image_usd, max_cost_usd)
     plan = Plan(
@@ -156,11 +223,11 @@ def build_plan(
         source_uri=source_uri,
         airflow_run_id=airflow_run_id,
         created_at=datetime.now(UTC),
-        parameters=parameters,
+        parameters=precedent.parameters,
         listed=inventory.listed,
         eligible=eligible,
         ineligible=inventory.ineligible_by_code.total(),
-        reused=0,
+        reused=reused,
         ineligible_by_code=dict(sorted(inventory.ineligible_by_code.items())),
         shards=manifests.shards,
         groups=[
@@ -170,6 +237,13 @@ def build_plan(
         inventory_uris=inventory.uris,
         estimated_cost_usd=estimate_cost_usd(eligible, price_per_image_usd),
         price_per_image_usd=price_per_image_usd,
+        image_retries=precedent.image_retries,
+        allow_incomplete=allow_incomplete,
+        listing_sha256=inventory.listing_sha256,
+        reuse=mode,
+        model_version=precedent.model_version,
+        reused_batches=fates.batches,
+        own_jobs=own_jobs,
     )
     store.write(folder.plan_uri, plan.to_json().encode())
     return plan

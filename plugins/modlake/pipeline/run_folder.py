@@ -37,21 +37,29 @@ class RunFolder:
     def inventory_uri(self, part: int) -> str:
         return f"{self.uri}inventory/part-{part:05d}.parquet"
 
-    def manifest_uri(self, shard: int) -> str:
-        return f"{self.uri}manifests/{shard:05d}.jsonl"
+    def manifest_uri(self, shard: int, retry: int = 0) -> str:
+        return f"{self.uri}manifests/{_shard_name(shard, retry)}.jsonl"
 
-    def job_uri(self, shard: int) -> str:
-        return f"{self.uri}jobs/{shard:05d}.json"
+    def job_uri(self, shard: int, retry: int = 0) -> str:
+        return f"{self.uri}jobs/{_shard_name(shard, retry)}.json"
 
-    def results_uri(self, shard: int) -> str:
+    def results_uri(self, shard: int, retry: int = 0) -> str:
         """The prefix to ask for in OutputConfig; where results really lie, only the job tells."""
-        return f"{self.uri}results/{shard:05d}/"
+        return f"{self.uri}results/{_shard_name(shard, retry)}/"
 
     def landed_uri(self, table: Literal["images", "labels"], part: int | str, attempt: str) -> str:
         """A data file of the lake. ``attempt`` keeps names unique: Iceberg must never see one reused."""
         name = f"{part:05d}" if isinstance(part, int) else part
         return f"{self.uri}landed/{table}-{name}-{attempt}.parquet"
 
+    def incomplete_uri(self, shard: int | None = None) -> str:
+        """The list of a shard's images that have no answer, or the prefix of all such lists."""
+        return f"{self.uri}incomplete/" + ("" if shard is None else f"{shard:05d}.jsonl")
+
     @property
     def audit_uri(self) -> str:
         return f"{self.uri}audit.json"
+
+
+def _shard_name(shard: int, retry: int) -> str:
+    return f"{shard:05d}-r{retry}" if retry else f"{shard:05d}"

@@ -27,21 +27,20 @@ def digest(*parts: Any) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def fingerprint(manifest_sha256: str, parameters: AnalysisParameters) -> str:
+def fingerprint(manifest_sha256: str, parameters: AnalysisParameters, retry: int = 0) -> str:
     """
     Name an analysis by what is judged and how, and by nothing else: 64 hex digits.
 
-    Neither day, run nor place is in it, so that an equal manifest is paid for once, whoever submits it.
+    Neither day, run nor place is in it, so that an equal manifest is paid for once, whoever submits it. Each
+    ``retry`` of images that got no answer is an analysis of its own.
     """
-    return digest(
-        manifest_sha256,
-        {
-            "min_confidence": float(parameters.min_confidence),
-            "adapter_arn": parameters.adapter_arn,
-            "kms_key_id": parameters.kms_key_id,
-            "fresh": parameters.fresh,
-        },
-    )
+    asked = {
+        "min_confidence": float(parameters.min_confidence),
+        "adapter_arn": parameters.adapter_arn,
+        "kms_key_id": parameters.kms_key_id,
+        "fresh": parameters.fresh,
+    }
+    return digest(manifest_sha256, asked, *([retry] if retry else []))
 
 
 def client_request_token(fingerprint: str, generation: int) -> str:
@@ -53,9 +52,10 @@ def client_request_token(fingerprint: str, generation: int) -> str:
     return digest(fingerprint, generation)
 
 
-def job_name(day: date, shard: int, fingerprint: str, generation: int) -> str:
+def job_name(day: date, shard: int, fingerprint: str, generation: int, retry: int = 0) -> str:
     """Name a job so that it can be found again, for example ``modlake-2026-11-21-00000-3f1c…-g0`` (≤ 64)."""
-    return f"modlake-{day.isoformat()}-{shard:05d}-{fingerprint[:16]}-g{generation}"
+    tried = f"-r{retry}" if retry else ""
+    return f"modlake-{day.isoformat()}-{shard:05d}{tried}-{fingerprint[:16]}-g{generation}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +176,7 @@ class StoredSubmissionLedger:
 def start_request(plan: Plan, shard: Shard, fingerprint: str, generation: int) -> dict[str, Any]:
     """Return the StartMediaAnalysisJob request of a shard."""
     manifest_bucket, manifest_key = split_s3_uri(shard.manifest_uri)
-    output_bucket, output_prefix = split_s3_uri(plan.folder.results_uri(shard.shard))
+    output_bucket, output_prefix = split_s3_uri(plan.folder.results_uri(shard.shard, shard.retry))
     parameters = plan.parameters
     # MinConfidence is always given: its default in bulk analysis is not documented.
     moderation: dict[str, Any] = {"MinConfidence": float(parameters.min_confidence)}
@@ -186,7 +186,7 @@ def start_request(plan: Plan, shard: Shard, fingerprint: str, generation: int) -
         "OperationsConfig": {"DetectModerationLabels": moderation},
         "Input": {"S3Object": {"Bucket": manifest_bucket, "Name": manifest_key}},
         "OutputConfig": {"S3Bucket": output_bucket, "S3KeyPrefix": output_prefix},
-        "JobName": job_name(plan.day, shard.shard, fingerprint, generation),
+        "JobName": job_name(plan.day, shard.shard, fingerprint, generation, shard.retry),
         "ClientRequestToken": client_request_token(fingerprint, generation),
     }
     if parameters.kms_key_id is not None:

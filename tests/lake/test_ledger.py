@@ -1,0 +1,350 @@
+"""Days planned over a real lake: what is carried over from before, and what is judged again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from datetime import date, timedelta
+from typing import Any
+
+import pytest
+from pyiceberg.catalog import Catalog
+from pyiceberg.table import Table, Transaction
+
+from modlake.lake.ledger import LakeLedger
+from modlake.lake.publish import Publication, publish_day
+from modlake.lake.schemas import TABLES
+from modlake.pipeline.audit import audit_day
+from modlake.pipeline.manifests import read_manifest
+from modlake.pipeline.plan import AnalysisParameters, Plan
+from modlake.pipeline.reuse import ReuseMode
+from modlake.pipeline.verdicts import ModelDriftError
+from tests.lake.conftest import Lake
+from tests.support.days import (
+    DAY,
+    PROJECT_VERSION,
+    answer_line,
+    finish_job,
+    label,
+    land_day,
+    plan_day,
+)
+from tests.support.memory_store import MemoryObjectStore
+
+Rows = Callable[[str], list[dict[str, Any]]]
+
+NEXT_DAY = DAY + timedelta(days=1)
+ALL_DAYS = "s3://ugc/uploads/"
+LABELS = [label("Violence", "", 1, 90.0), label("Weapons", "Violence", 2, 60.0)]
+
+
+class Pipeline:
+    """Runs of days in one work bucket and one lake."""
+
+    def __init__(self, lake: Lake, catalog: Catalog) -> None:
+        self.lake = lake
+        self.catalog = catalog
+        self.store = MemoryObjectStore()
+        self.runs = 0
+        self.ended: dict[str, str] = {}
+
+    def upload(self, *names: str, body: str | None = None) -> None:
+        for name in names:
+            self.store.write(f"{ALL_DAYS}{name}", (body or name).encode())
+
+    def plan(self, day: date = DAY, **changes: Any) -> Plan:
+        self.runs += 1
+        arguments: dict[str, Any] = {
+            "source_uri": ALL_DAYS,
+            "ledger": LakeLedger(self.catalog),
+            "reuse": ReuseMode.OBJECT,
+            "allow_incomplete": 1.0,
+        }
+        return plan_day(self.store, day=day, run_id=f"run-{self.runs}", **arguments | changes)
+
+    def run(
+        self,
+        day: date = DAY,
+        *,
+        labels: Iterable[dict[str, Any]] = LABELS,
+        unanswered: str = "",
+        model: str = "7.0",
+        adapter: str | None = None,
+        **changes: Any,
+    ) -> tuple[Plan, Publication]:
+        """Run a day; images whose key holds ``clean`` have no labels."""
+        plan = self.plan(day, adapter_arn=adapter, **changes)
+        for shard in plan.shards:
+            answer = {"ModerationModelVersion": model} | ({"ProjectVersion": adapter} if adapter else {})
+            lines = [
+                answer_line(ref, () if "clean" in ref else list(labels), **answer)
+                for ref in read_manifest(self.store, shard)
+                if not unanswered or unanswered not in ref
+            ]
+            # As in an account: an analysis that was made before is not made again.
+            name = f"{shard.sha256[:8]}-{plan.parameters.fresh or ''}"
+            ended = self.ended.setdefault(name, f"2026-11-22T01:{self.runs:02d}:00+00:00")
+            results = "\n".join(lines)
+            finish_job(self.store, plan, shard.shard, results, name=name, CompletionTimestamp=ended)
+        audit = audit_day(self.store, plan, land_day(self.store, plan), "1")
+        copied = replace(
+            audit,
+            images_uris=[self.lake._copy(self.store, uri) for uri in audit.images_uris],
+            labels_uris=[self.lake._copy(self.store, uri) for uri in audit.labels_uris],
+        )
+        return plan, publish_day(self.catalog, plan, copied)
+
+    def rows(self, table: str, day: date) -> list[dict[str, Any]]:
+        scan = self.catalog.load_table(f"moderation.{table}").scan(f"day = '{day}'")
+        return sorted(scan.to_arrow().to_pylist(), key=lambda row: str(row.get("source_ref")))
+
+    def outcomes(self, day: date) -> dict[str, tuple[str, str | None]]:
+        return {
+            row["source_ref"].removeprefix(ALL_DAYS): (row["outcome"], row["reused_from"])
+            for row in self.rows("images", day)
+        }
+
+
+@pytest.fixture
+def pipeline(lake: Lake, catalog: Catalog) -> Pipeline:
+    return Pipeline(lake, catalog)
+
+
+def snapshots(catalog: Catalog) -> list[int | None]:
+    return [catalog.load_table(table.identifier).metadata.current_snapshot_id for table in TABLES]
+
+
+def test_an_image_judged_before_is_carried_over_with_its_labels(pipeline: Pipeline) -> None:
+    pipeline.upload("a.jpg", "clean.jpg")
+    pipeline.run(DAY)
+    pipeline.upload("new.jpg")
+    plan, publication = pipeline.run(NEXT_DAY)
+
+    assert (plan.listed, plan.eligible, plan.reused, plan.estimated_cost_usd) == (3, 1, 2, 0.001)
+    assert (publication.judged, publication.reused, publication.labels) == (1, 2, 4)
+    assert pipeline.outcomes(NEXT_DAY) == {
+        "a.jpg": ("reused", "2026-11-21"),
+        "clean.jpg": ("reused", "2026-11-21"),
+        "new.jpg": ("judged", None),
+    }
+    first, second = ({row["key"]: row for row in pipeline.rows("images", day)} for day in (DAY, NEXT_DAY))
+    for key in ("uploads/a.jpg", "uploads/clean.jpg"):
+        changed = {name: value for name, value in second[key].items() if value != first[key][name]}
+        assert changed == {
+            "day": NEXT_DAY,
+            "outcome": "reused",
+            "reused_from": "2026-11-21",
+            "run_id": plan.run_id,
+        }
+    carried = [row for row in pipeline.rows("labels", NEXT_DAY) if row["source_ref"].endswith("a.jpg")]
+    expected = [row | {"day": NEXT_DAY, "run_id": plan.run_id} for row in pipeline.rows("labels", DAY)]
+    assert sorted(carried, key=lambda row: row["label"]) == sorted(expected, key=lambda row: row["label"])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"reuse": ReuseMode.OFF},
+        {"ledger": None},
+        {"adapter": PROJECT_VERSION},
+        {"parameters": AnalysisParameters(min_confidence=49.0, adapter_arn=None)},
+    ],
+)
+def test_what_was_asked_for_otherwise_is_judged_anew(pipeline: Pipeline, change: dict[str, Any]) -> None:
+    pipeline.upload("a.jpg")
+    pipeline.run(DAY)
+    if change.get("reuse") is ReuseMode.OFF:
+        change["ledger"] = None
+    adapter = change.pop("adapter", None)
+    pipeline.run(NEXT_DAY, adapter=adapter, **change)
+    assert pipeline.outcomes(NEXT_DAY) == {"a.jpg": ("judged", None)}
+
+
+def test_a_changed_object_is_judged_anew(pipeline: Pipeline) -> None:
+    pipeline.upload("a.jpg", "b.jpg")
+    pipeline.run(DAY)
+    pipeline.upload("a.jpg", body="another image")
+    pipeline.run(NEXT_DAY)
+    assert pipeline.outcomes(NEXT_DAY) == {"a.jpg": ("judged", None), "b.jpg": ("reused", "2026-11-21")}
+
+
+def test_a_higher_floor_of_confidence_filters_the_labels(pipeline: Pipeline) -> None:
+    pipeline.upload("a.jpg")
+    pipeline.run(DAY)
+    parameters = AnalysisParameters(min_confidence=80.0, adapter_arn=None)
+    pipeline.run(NEXT_DAY, parameters=parameters)
+    assert [row["label"] for row in pipeline.rows("labels", NEXT_DAY)] == ["Violence"]
+    (image,) = pipeline.rows("images", NEXT_DAY)
+    assert (image["label_count"], image["top_label"], image["min_confidence"]) == (1, "Violence", 80.0)
+
+    higher = AnalysisParameters(min_confidence=95.0, adapter_arn=None)
+    pipeline.run(NEXT_DAY, parameters=higher)
+    (image,) = pipeline.rows("images", NEXT_DAY)
+    assert (image["outcome"], image["label_count"], image["top_label"], image["top_confidence"]) == (
+        "reused",
+        0,
+        None,
+        None,
+    )
+    # What was carried over with few labels can't stand for a judgement with all of them.
+    pipeline.run(NEXT_DAY)
+    (image,) = pipeline.rows("images", NEXT_DAY)
+    assert (image["outcome"], image["reused_from"], image["label_count"]) == ("reused", "2026-11-21", 2)
+
+
+def test_failed_images_are_asked_for_again(pipeline: Pipeline) -> None:
+    pipeline.upload("a.jpg", "lost.jpg")
+    pipeline.run(DAY, unanswered="lost")
+    plan, _ = pipeline.run(NEXT_DAY)
+    assert read_manifest(pipeline.store, plan.shards[0]) == [f"{ALL_DAYS}lost.jpg"]
+
+
+def test_equal_content_is_carried_over_when_that_is_asked_for(pipeline: Pipeline) -> None:
+    pipeline.upload("a.jpg", body="the image")
+    pipeline.run(DAY)
+    pipeline.upload("b.jpg", "c.jpg", body="the image")
+    pipeline.upload("d.jpg", body="the imagf")
+    assert pipeline.plan(NEXT_DAY).reused == 1
+    pipeline.run(NEXT_DAY, reuse=ReuseMode.CONTENT)
+    assert pipeline.outcomes(NEXT_DAY) == {
+        **dict.fromkeys(("a.jpg", "b.jpg", "c.jpg"), ("reused", "2026-11-21")),
+        "d.jpg": ("judged", None),
+    }
+    labels = [row["source_ref"][-5:] for row in pipeline.rows("labels", NEXT_DAY)]
+    assert labels == ["a.jpg", "a.jpg", "b.jpg", "b.jpg", "c.jpg", "c.jpg", "d.jpg", "d.jpg"]
+
+
+def test_a_rerun_of_an_unchanged_day_changes_nothing(pipeline: Pipeline, catalog: Catalog) -> None:
+    pipeline.upload("a.jpg", "b.jpg")
+    pipeline.run(DAY)
+    pipeline.upload("c.jpg", "d.gif")
+    first, _ = pipeline.run(NEXT_DAY)
+    for day in (NEXT_DAY, DAY, NEXT_DAY):
+        before = snapshots(catalog)
+        if day == DAY:
+            # Its listing has grown.
+            _, publication = pipeline.run(DAY)
+            assert publication.reused == 3
+        else:
+            again, publication = pipeline.run(NEXT_DAY)
+            assert (publication.republished, snapshots(catalog)) == (False, before)
+            assert [shard.sha256 for shard in again.shards] == [shard.sha256 for shard in first.shards]
+
+
+def test_a_rerun_after_a_fresh_analysis_keeps_it(pipeline: Pipeline, catalog: Catalog) -> None:
+    pipeline.upload("a.jpg")
+    pipeline.run(DAY)
+    fresh = AnalysisParameters(min_confidence=50.0, adapter_arn=None, fresh="manual__2")
+    plan, publication = pipeline.run(DAY, parameters=fresh, ledger=None)
+    assert (plan.reused, publication.republished) == (0, True)
+    before = snapshots(catalog)
+    again, publication = pipeline.run(DAY)
+    assert again.parameters == fresh
+    assert (publication.republished, snapshots(catalog)) == (False, before)
+
+
+def test_late_images_of_a_day_are_the_only_ones_to_pay_for(pipeline: Pipeline, catalog: Catalog) -> None:
+    pipeline.upload("a.jpg", "b.jpg")
+    pipeline.run(DAY)
+    (job,) = pipeline.rows("jobs", DAY)
+    for number, late in enumerate(("late.jpg", "later.jpg"), 1):
+        pipeline.upload(late)
+        plan, publication = pipeline.run(DAY)
+        assert (plan.eligible, publication.judged, publication.reused) == (1, 1, 1 + number)
+        assert pipeline.outcomes(DAY)["a.jpg"] == ("reused", "2026-11-21")
+        jobs = pipeline.rows("jobs", DAY)
+        assert len(jobs) == 1 + number
+        assert {row["run_id"] for row in jobs} == {plan.run_id}
+        assert job["job_id"] in {row["job_id"] for row in jobs}
+        assert {row["job_id"] for row in pipeline.rows("images", DAY)} == {row["job_id"] for row in jobs}
+    before = snapshots(catalog)
+    _, publication = pipeline.run(DAY)
+    assert (publication.republished, snapshots(catalog)) == (False, before)
+    # The day's own judgements serve other days too.
+    assert pipeline.plan(NEXT_DAY).reused == 4
+
+
+def test_rows_of_a_run_that_is_not_published_are_no_judgements(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline.upload("a.jpg")
+    commit = Transaction.commit_transaction
+
+    def die_at_runs(self: Transaction) -> Table:
+        if self._table.name()[-1] == "runs":
+            raise KeyboardInterrupt
+        return commit(self)
+
+    monkeypatch.setattr(Transaction, "commit_transaction", die_at_runs)
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.run(DAY)
+    monkeypatch.undo()
+    assert len(pipeline.rows("images", DAY)) == 1
+    assert pipeline.plan(NEXT_DAY).reused == 0
+    pipeline.run(DAY)
+    assert pipeline.plan(NEXT_DAY).reused == 1
+
+
+def test_a_judgement_without_all_its_labels_is_none(pipeline: Pipeline) -> None:
+    pipeline.upload("a.jpg", "clean.jpg")
+    pipeline.run(DAY)
+    pipeline.catalog.load_table("moderation.labels").delete("label = 'Weapons'")
+    pipeline.run(NEXT_DAY)
+    assert pipeline.outcomes(NEXT_DAY) == {"a.jpg": ("judged", None), "clean.jpg": ("reused", "2026-11-21")}
+
+
+def test_judgements_of_an_older_model_are_not_carried_over(pipeline: Pipeline) -> None:
+    pipeline.upload("a.jpg")
+    pipeline.run(DAY)
+    pipeline.upload("b.jpg")
+    pipeline.run(NEXT_DAY, model="8.0", ledger=None)
+    pipeline.upload("c.jpg")
+    plan, publication = pipeline.run(NEXT_DAY + timedelta(days=1), model="8.0")
+    assert (plan.model_version, plan.reused, publication.model_versions) == ("8.0", 2, ["8.0"])
+
+
+def test_a_model_that_changes_while_a_day_is_judged_stops_it_once(pipeline: Pipeline) -> None:
+    pipeline.upload("a.jpg")
+    pipeline.run(DAY)
+    pipeline.upload("b.jpg")
+    with pytest.raises(ModelDriftError, match=r"1 images by 8\.0 .* 1 images carry over what 7\.0 judged"):
+        pipeline.run(NEXT_DAY, model="8.0")
+    _, publication = pipeline.run(NEXT_DAY, model="8.0")
+    assert (publication.judged, publication.reused, publication.model_versions) == (2, 0, ["8.0"])
+
+
+def test_a_published_day_is_kept_although_a_newer_model_answers_elsewhere(
+    pipeline: Pipeline, catalog: Catalog
+) -> None:
+    pipeline.upload("a.jpg")
+    pipeline.run(DAY)
+    pipeline.run(NEXT_DAY, model="8.0", ledger=None)
+    _, publication = pipeline.run(DAY)
+    assert not publication.republished
+
+
+def test_a_deleted_image_leaves_the_day(pipeline: Pipeline) -> None:
+    pipeline.upload("a.jpg", "b.jpg")
+    pipeline.run(DAY)
+    del pipeline.store.objects[f"{ALL_DAYS}b.jpg"]
+    plan, _ = pipeline.run(DAY)
+    assert (plan.shards, pipeline.outcomes(DAY)) == ([], {"a.jpg": ("reused", "2026-11-21")})
+
+
+def test_batches_are_looked_up_one_by_one(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("modlake.pipeline.inventory.ROWS_PER_PART", 3)
+    monkeypatch.setattr("modlake.pipeline.fates.PARTS_PER_BATCH", 2)
+    monkeypatch.setattr("modlake.lake.judgement_lookup.ROWS_AT_ONCE", 4)
+    pipeline.upload(*(f"{number:02d}.jpg" for number in range(20)))
+    pipeline.run(DAY, images_per_manifest=5)
+    pipeline.upload("new.jpg", "05x.jpg", "07.gif")
+    plan, publication = pipeline.run(NEXT_DAY, images_per_manifest=5)
+    assert [batch.image_count for batch in plan.reused_batches] == [6, 4, 6, 4]
+    assert (publication.judged, publication.reused, publication.labels) == (2, 20, 44)
+
+
+def test_without_any_judgement_nothing_is_looked_up(pipeline: Pipeline) -> None:
+    assert pipeline.plan(DAY).reused == 0
+    pipeline.upload("a.jpg")
+    plan = pipeline.plan(DAY)
+    assert (plan.reused, plan.eligible, plan.model_version) == (0, 1, None)
