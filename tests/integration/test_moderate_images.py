@@ -195,7 +195,7 @@ def test_a_rerun_changes_nothing_and_starts_no_job(
     again = airflow.run_dag(DAG_ID, {"day": DAY.isoformat(), "min_confidence": MIN_CONFIDENCE})
     assert again.state == "success"
     assert (snapshots(cloud), sorted(jobs(cloud))) == before
-    assert again.events[0]["extra"]["republished"] is False
+    assert again.events[0]["extra"]["changed"] is False
 
 
 def test_a_fresh_run_analyses_anew(
@@ -268,7 +268,7 @@ def test_late_images_of_a_day_are_the_only_ones_analysed(cloud: CloudSettings, a
                 assert images[ref][name] == row[name]
     # Failed images are asked for again with the late one, which costs nothing.
     assert (len(jobs(cloud)), len(rows(cloud, "jobs", day))) == (before + 1, spent + 1)
-    assert again.events[0]["extra"]["republished"] is False
+    assert again.events[0]["extra"]["changed"] is False
 
 
 @pytest.mark.parametrize(("status", "task"), [("DEPRECATED", "publish"), ("EXPIRED", "plan")])

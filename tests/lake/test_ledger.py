@@ -227,7 +227,7 @@ def test_a_rerun_of_an_unchanged_day_changes_nothing(pipeline: Pipeline, catalog
             assert publication.reused == 3
         else:
             again, publication = pipeline.run(NEXT_DAY)
-            assert (publication.republished, snapshots(catalog)) == (False, before)
+            assert (publication.changed, snapshots(catalog)) == (False, before)
             assert [shard.sha256 for shard in again.shards] == [shard.sha256 for shard in first.shards]
 
 
@@ -236,11 +236,11 @@ def test_a_rerun_after_a_fresh_analysis_keeps_it(pipeline: Pipeline, catalog: Ca
     pipeline.run(DAY)
     fresh = AnalysisParameters(min_confidence=50.0, adapter_arn=None, fresh="manual__2")
     plan, publication = pipeline.run(DAY, parameters=fresh, ledger=None)
-    assert (plan.reused, publication.republished) == (0, True)
+    assert (plan.reused, publication.changed) == (0, True)
     before = snapshots(catalog)
     again, publication = pipeline.run(DAY)
     assert again.parameters == fresh
-    assert (publication.republished, snapshots(catalog)) == (False, before)
+    assert (publication.changed, snapshots(catalog)) == (False, before)
 
 
 def test_late_images_of_a_day_are_the_only_ones_to_pay_for(pipeline: Pipeline, catalog: Catalog) -> None:
@@ -259,7 +259,7 @@ def test_late_images_of_a_day_are_the_only_ones_to_pay_for(pipeline: Pipeline, c
         assert {row["job_id"] for row in pipeline.rows("images", DAY)} == {row["job_id"] for row in jobs}
     before = snapshots(catalog)
     _, publication = pipeline.run(DAY)
-    assert (publication.republished, snapshots(catalog)) == (False, before)
+    assert (publication.changed, snapshots(catalog)) == (False, before)
     # The day's own judgements serve other days too.
     assert pipeline.plan(NEXT_DAY).reused == 4
 
@@ -320,7 +320,7 @@ def test_a_published_day_is_kept_although_a_newer_model_answers_elsewhere(
     pipeline.run(DAY)
     pipeline.run(NEXT_DAY, model="8.0", ledger=None)
     _, publication = pipeline.run(DAY)
-    assert not publication.republished
+    assert not publication.changed
 
 
 def test_a_deleted_image_leaves_the_day(pipeline: Pipeline) -> None:

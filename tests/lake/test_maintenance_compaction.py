@@ -167,7 +167,7 @@ def test_the_publication_stands_after_a_compaction(lake: MaintainedLake) -> None
     compact(lake)
     before = lake.files("images")
     publication = lake.publish(KEYS, images_per_manifest=1, run_id="run-2")
-    assert (publication.run_id, publication.republished) == ("run-1", False)
+    assert (publication.run_id, publication.changed) == ("run-1", False)
     assert lake.files("images") == before
 
 

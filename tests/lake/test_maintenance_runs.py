@@ -225,7 +225,7 @@ class TestFilesOfRetiredRuns:
         plan, audit = lake.audited(["even-newer.jpg"], run_id="run-4")
         place = f"{folder('run-3')}results/00000/job/results.json"
         job = audit.jobs[0] | {"results_uri": place}
-        assert publish_day(lake.open(), plan, replace(audit, jobs=[job])).republished
+        assert publish_day(lake.open(), plan, replace(audit, jobs=[job])).changed
         sweep(lake)
         retired_at(lake, "run-3")
         for uri in lake.store.uris("s3://work/submissions/"):

@@ -65,7 +65,7 @@ def test_a_published_day_is_in_all_four_tables(lake: Lake, catalog: Catalog, row
         labels=6,
         model_versions=["7.0"],
         snapshot_ids=publication.snapshot_ids,
-        republished=True,
+        changed=True,
     )
     assert {row["key"] for row in rows("images")} == {f"uploads/{DAY}/{key}" for key in KEYS}
     assert (len(rows("labels")), [row["shard"] for row in rows("jobs")]) == (6, [0, 1])
@@ -106,7 +106,7 @@ def test_publishing_the_same_content_again_commits_nothing(lake: Lake, catalog: 
     first = publish_day(catalog, *lake.audited(KEYS))
     before = snapshots(catalog), rows("runs")
     second = publish_day(catalog, *lake.audited(KEYS, run_id="run-2"))
-    assert second == replace(first, republished=False)
+    assert second == replace(first, changed=False)
     assert (snapshots(catalog), rows("runs")) == before
 
 
@@ -118,7 +118,7 @@ def test_equal_content_is_published_again_where_a_table_lost_it(
     publish_day(catalog, plan, audit)
     before = {table.name: without_names(rows(table.name)) for table in TABLES if table.name != "runs"}
     catalog.load_table(f"moderation.{name}").delete(f"day = '{DAY}'")
-    assert publish_day(catalog, plan, audit).republished
+    assert publish_day(catalog, plan, audit).changed
     assert {name: without_names(rows(name)) for name in before} == before
     assert len(rows("runs")) == 1
 
@@ -133,7 +133,7 @@ def test_equal_counts_of_another_run_are_not_taken_for_this_one(
         publish_day(catalog, *lake.audited(["z.jpg", *KEYS[1:]], run_id="run-2"))
     monkeypatch.undo()
     assert {row["run_id"] for row in rows("images")} == {"run-2"}
-    assert publish_day(catalog, plan, audit).republished
+    assert publish_day(catalog, plan, audit).changed
     assert {row["run_id"] for table in TABLES for row in rows(table.name)} == {"run-1"}
 
 
@@ -141,7 +141,7 @@ def test_a_new_run_replaces_its_day_and_no_other(lake: Lake, catalog: Catalog, r
     publish_day(catalog, *lake.audited(["x.jpg"], day=NEXT_DAY, run_id="other"))
     publish_day(catalog, *lake.audited(KEYS))
     publication = publish_day(catalog, *lake.audited(["new.jpg", "new.gif"], run_id="run-2"))
-    assert (publication.run_id, publication.listed, publication.republished) == ("run-2", 2, True)
+    assert (publication.run_id, publication.listed, publication.changed) == ("run-2", 2, True)
     for name, counts in {"images": (2, 1), "labels": (3, 3), "jobs": (1, 1), "runs": (1, 1)}.items():
         found = [row["run_id"] for row in rows(name)]
         assert (found.count("run-2"), found.count("other"), len(found)) == (*counts, sum(counts))
@@ -151,10 +151,10 @@ def test_an_empty_day_clears_the_rows_of_an_older_run(lake: Lake, catalog: Catal
     publish_day(catalog, *lake.audited(["x.jpg"], day=NEXT_DAY, run_id="other"))
     publish_day(catalog, *lake.audited(KEYS))
     publication = publish_day(catalog, *lake.audited([], run_id="run-2"))
-    assert (publication.listed, publication.labels, publication.republished) == (0, 0, True)
+    assert (publication.listed, publication.labels, publication.changed) == (0, 0, True)
     assert {row["day"] for name in ("images", "labels", "jobs") for row in rows(name)} == {NEXT_DAY}
     assert {row["run_id"]: row["listed"] for row in rows("runs")} == {"run-2": 0, "other": 1}
-    assert not publish_day(catalog, *lake.audited([], run_id="run-3")).republished
+    assert not publish_day(catalog, *lake.audited([], run_id="run-3")).changed
 
 
 def test_an_empty_day_first_of_all(lake: Lake, catalog: Catalog, rows: Rows) -> None:
@@ -162,7 +162,7 @@ def test_an_empty_day_first_of_all(lake: Lake, catalog: Catalog, rows: Rows) -> 
     assert publication.snapshot_ids == {}
     (run,) = rows("runs")
     assert (run["listed"], run["images_snapshot_id"], run["model_versions"]) == (0, None, [])
-    assert publish_day(catalog, *lake.audited([])) == replace(publication, republished=False)
+    assert publish_day(catalog, *lake.audited([])) == replace(publication, changed=False)
 
 
 @pytest.mark.parametrize("table", ["images", "labels"])
@@ -220,7 +220,7 @@ def test_conflicts_are_redone_from_the_tables_as_they_are_then(
         return commit(self)
 
     monkeypatch.setattr(Transaction, "commit_transaction", fail_first)
-    assert publish_day(catalog, *lake.audited(KEYS)).republished
+    assert publish_day(catalog, *lake.audited(KEYS)).changed
     assert (len(rows("images")), len(rows("runs"))) == (4, 1)
 
 
@@ -259,7 +259,7 @@ def test_a_lost_reply_to_a_commit_is_recognised(
     commits = lose_reply(table, error, monkeypatch)
     publication = publish_day(catalog, *lake.audited(KEYS))
     # What this call committed counts as its own, whoever heard of it.
-    assert (publication.run_id, publication.republished) == ("run-1", True)
+    assert (publication.run_id, publication.changed) == ("run-1", True)
     assert commits.count("runs") == 1
     assert {row["run_id"] for each in TABLES for row in rows(each.name)} == {"run-1"}
     assert [len(rows(each.name)) for each in TABLES] == [4, 6, 1, 1]
@@ -278,7 +278,7 @@ def test_a_lost_reply_that_kills_the_task_is_mended_by_its_next_try(
     with pytest.raises(ConnectionResetError):
         publish_day(catalog, plan, audit)
     publication = publish_day(lake.open(), plan, audit)
-    assert publication.republished == (table != "runs")
+    assert publication.changed == (table != "runs")
     assert [len(rows(each.name)) for each in TABLES] == [4, 6, 1, 1]
 
 
@@ -346,7 +346,7 @@ def test_days_published_at_once_by_processes_all_land(lake: Lake, catalog: Catal
     audited = [lake.audited(["a.jpg"], day=day) for day in days]
     with ProcessPoolExecutor(3, mp_context=multiprocessing.get_context("spawn")) as executor:
         futures = [executor.submit(_publish, lake, *one) for one in audited]
-        assert all(future.result().republished for future in futures)
+        assert all(future.result().changed for future in futures)
     for table in TABLES:
         assert {row["day"] for row in rows(table.name)} == set(days)
 

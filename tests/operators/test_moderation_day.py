@@ -342,13 +342,13 @@ class TestAuditDay:
 
 
 class TestPublishDay:
-    @pytest.mark.parametrize(("republished", "said"), [(True, "Published 2026"), (False, "Unchanged")])
+    @pytest.mark.parametrize(("changed", "said"), [(True, "Published 2026"), (False, "Unchanged")])
     def test_its_outlets_tell_of_the_day(
         self,
         store: MemoryObjectStore,
         context: dict[str, Any],
         capfd: pytest.CaptureFixture[str],
-        republished: bool,
+        changed: bool,
         said: str,
     ) -> None:
         plan = planned(store)
@@ -371,7 +371,7 @@ class TestPublishDay:
             labels=5,
             model_versions=["7.0"],
             snapshot_ids={"images": 11},
-            republished=republished,
+            changed=changed,
         )
         catalog = SimpleNamespace()
         with (

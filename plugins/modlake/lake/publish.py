@@ -45,7 +45,7 @@ class Publication:
     """What a day's tables hold.
 
     ``snapshot_ids`` are those of images, labels and jobs that hold the day; a table that never had a row has
-    none. ``republished`` is False when the tables held the same content already, and nothing was committed.
+    none. ``changed`` is False when the tables held the same content already, and nothing was committed.
     """
 
     day: date
@@ -59,7 +59,7 @@ class Publication:
     labels: int
     model_versions: list[str]
     snapshot_ids: dict[str, int]
-    republished: bool
+    changed: bool
 
 
 def publish_day(catalog: Catalog, plan: Plan, audit: Audit) -> Publication:
@@ -92,7 +92,7 @@ def publish_day(catalog: Catalog, plan: Plan, audit: Audit) -> Publication:
         ) from conflict
     # A commit whose reply was lost looks, the second time, as if somebody had made it before.
     is_own = publish.statistics["attempt_number"] > 1 and publication.run_id == audit.run_id
-    return replace(publication, republished=publication.republished or is_own)
+    return replace(publication, changed=publication.changed or is_own)
 
 
 def _publish_once(catalog: Catalog, plan: Plan, audit: Audit) -> Publication:
@@ -119,7 +119,7 @@ def _find_publication(catalog: Catalog, audit: Audit) -> Publication | None:
         snapshot_ids={
             name: snapshot_id for name, snapshot_id in snapshot_ids.items() if snapshot_id is not None
         },
-        republished=False,
+        changed=False,
     )
 
 
@@ -149,7 +149,7 @@ def _replace_day(catalog: Catalog, plan: Plan, audit: Audit) -> Publication:
         snapshot_ids={
             name: snapshot_id for name, snapshot_id in snapshot_ids.items() if snapshot_id is not None
         },
-        republished=True,
+        changed=True,
     )
 
 

@@ -313,7 +313,7 @@ class PublishDayOperator(AwsBaseOperator[S3ObjectStoreHook]):
                 event.extra.update(facts)
         self.log.info(
             "%s %s: %s",
-            "Published" if publication.republished else "Unchanged, published before:",
+            "Published" if publication.changed else "Unchanged, published before:",
             publication.day,
             _spelled_out({name: facts[name] for name in _COUNTS}),
         )
