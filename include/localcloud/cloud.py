@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from localcloud import credentials, seaweedfs
+from localcloud.faults import s3_proxy
 from localcloud.processes import Daemon
 from localcloud.rekognition import behaviour
 from localcloud.settings import CHECKOUT, CloudSettings
@@ -24,7 +25,7 @@ _PATIENCE_SECONDS = 30.0
 
 @dataclass(frozen=True, slots=True)
 class ServerStatus:
-    """One of the two servers; `unresponsive` is a live process that does not answer."""
+    """One of the servers; `unresponsive` is a live process that does not answer."""
 
     name: str
     state: Literal["running", "unresponsive", "stopped"]
@@ -37,10 +38,12 @@ class ServerStatus:
 class CloudStatus:
     s3: ServerStatus
     rekognition: ServerStatus
+    s3_fault_proxy: ServerStatus | None = None
 
     @property
     def running(self) -> bool:
-        return self.s3.state == self.rekognition.state == "running"
+        servers = filter(None, (self.s3, self.rekognition, self.s3_fault_proxy))
+        return all(server.state == "running" for server in servers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +67,7 @@ class _Server:
 
 
 def start(settings: CloudSettings, report: Report = lambda _: None) -> None:
-    """Start what is not running, wait until both servers answer, and make the buckets.
+    """Start what is not running, wait until all servers answer, and make the buckets.
 
     Starting a running cloud changes nothing; a half-dead one is healed, and one that runs with other
     ports or keys is restarted. Raises LocalCloudError: a port is taken, a setting is wrong, or a server
@@ -78,10 +81,11 @@ def start(settings: CloudSettings, report: Report = lambda _: None) -> None:
         keys_changed = credentials.write_owner(
             settings.credentials_file, settings.access_key, settings.secret_key
         )
-        s3, rekognition = _servers(settings)
+        servers = _servers(settings)
+        s3 = servers[0]
         if keys_changed:
             s3.daemon.stop()
-        missing = [server for server in (s3, rekognition) if not _keeps_running(server, report)]
+        missing = [server for server in servers if not _keeps_running(server, report)]
         for server in missing:
             server.daemon.require_free_ports()
         for server in missing:
@@ -91,11 +95,11 @@ def start(settings: CloudSettings, report: Report = lambda _: None) -> None:
             server.daemon.wait_until(server.answers, _PATIENCE_SECONDS)
         if s3 in missing:
             seaweedfs.make_ready(settings)
-        report(f"local cloud: S3 at {s3.endpoint}, Rekognition at {rekognition.endpoint}")
+        report(f"local cloud: S3 at {settings.s3_endpoint}, Rekognition at {settings.rekognition_endpoint}")
 
 
 def stop(settings: CloudSettings, report: Report = lambda _: None) -> None:
-    """Stop both servers; data, jobs and answers stay. Stopping a stopped cloud changes nothing."""
+    """Stop the servers; data, jobs and answers stay. Stopping a stopped cloud changes nothing."""
     with _exclusive(settings):
         for server in reversed(_servers(settings)):  # first the one that uses the other
             if server.daemon.stop():
@@ -104,9 +108,9 @@ def stop(settings: CloudSettings, report: Report = lambda _: None) -> None:
 
 
 def status(settings: CloudSettings) -> CloudStatus:
-    """Ask both servers how they are."""
-    s3, rekognition = _servers(settings)
-    return CloudStatus(s3=s3.status(), rekognition=rekognition.status())
+    """Ask the servers how they are."""
+    s3, rekognition, *proxy = (server.status() for server in _servers(settings))
+    return CloudStatus(s3, rekognition, *proxy)
 
 
 def environment(settings: CloudSettings) -> dict[str, str]:
@@ -121,19 +125,22 @@ def environment(settings: CloudSettings) -> dict[str, str]:
     }
 
 
-def _servers(settings: CloudSettings) -> tuple[_Server, _Server]:
-    return (
-        _Server(seaweedfs.daemon(settings), settings.s3_endpoint, lambda: seaweedfs.answers(settings)),
-        _Server(
-            _rekognition(settings), settings.rekognition_endpoint, lambda: _rekognition_answers(settings)
-        ),
+def _servers(settings: CloudSettings) -> list[_Server]:
+    """In the order in which they are started: each uses the ones before."""
+    s3 = _Server(seaweedfs.daemon(settings), settings.seaweedfs_endpoint, lambda: seaweedfs.answers(settings))
+    rekognition = _Server(
+        _rekognition(settings),
+        settings.rekognition_endpoint,
+        lambda: _pings(f"{settings.rekognition_endpoint}/ping"),
     )
+    proxy = _Server(
+        _s3_fault_proxy(settings), settings.s3_endpoint, lambda: _pings(settings.s3_endpoint + s3_proxy.PING)
+    )
+    return [s3, rekognition, proxy] if settings.s3_fault_proxy else [s3, rekognition]
 
 
 def _rekognition(settings: CloudSettings) -> Daemon:
     module, home = "localcloud.rekognition", f"--home={settings.home}"
-    # A profile or endpoint meant for AWS must not reach the stand-in's own S3 client.
-    own = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
     return Daemon(
         name="Rekognition stand-in",
         command=[
@@ -141,14 +148,16 @@ def _rekognition(settings: CloudSettings) -> Daemon:
             "-m",
             module,
             home,
+            f"--bind-host={settings.bind_host}",
             f"--port={settings.rekognition_port}",
             f"--s3-port={settings.s3_port}",
+            f"--seaweedfs-port={settings.seaweedfs_port}",
+            *(["--s3-fault-proxy"] if settings.s3_fault_proxy else []),
             f"--region={settings.region}",
         ],
         identity=(module, home),
         env={
-            **own,
-            "PYTHONPATH": str(CHECKOUT / "include"),
+            **_python_environment(),
             "MALLOC_MMAP_THRESHOLD_": "1000000",  # or glibc keeps the memory of large images
         },
         ports={settings.rekognition_port: "MODLAKE_REKOGNITION_PORT"},
@@ -157,9 +166,36 @@ def _rekognition(settings: CloudSettings) -> Daemon:
     )
 
 
-def _rekognition_answers(settings: CloudSettings) -> bool:
+def _s3_fault_proxy(settings: CloudSettings) -> Daemon:
+    module, home = "localcloud.faults.s3_proxy", f"--home={settings.home}"
+    return Daemon(
+        name="S3 fault proxy",
+        command=[
+            sys.executable,
+            "-m",
+            module,
+            home,
+            f"--bind-host={settings.bind_host}",
+            f"--port={settings.s3_port}",
+            f"--upstream-port={settings.seaweedfs_s3_port}",
+        ],
+        identity=(module, home),
+        env=_python_environment(),
+        ports={settings.s3_port: "MODLAKE_S3_PORT"},
+        pid_file=settings.cloud_dir / "s3-fault-proxy.pid",
+        log_file=settings.logs_dir / "s3-fault-proxy.log",
+    )
+
+
+def _python_environment() -> dict[str, str]:
+    # A profile or endpoint meant for AWS must not reach the servers' own S3 clients.
+    own = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+    return {**own, "PYTHONPATH": str(CHECKOUT / "include")}
+
+
+def _pings(url: str) -> bool:
     try:
-        with urllib.request.urlopen(f"{settings.rekognition_endpoint}/ping", timeout=2) as answer:  # noqa: S310
+        with urllib.request.urlopen(url, timeout=2) as answer:  # noqa: S310
             return bool(answer.status == 200)
     except (urllib.error.URLError, OSError):
         return False

@@ -33,8 +33,8 @@ def daemon(settings: CloudSettings) -> Daemon:
         "mini",
         f"-dir={settings.s3_data_dir}",
         f"-ip={HOST}",
-        f"-ip.bind={HOST}",
-        f"-s3.port={settings.s3_port}",
+        f"-ip.bind={settings.bind_host}",
+        f"-s3.port={settings.seaweedfs_s3_port}",
         f"-s3.config={settings.credentials_file}",
         *(f"-{option}={port}" for option, port in settings.internal_ports.items()),
         "-webdav=false",
@@ -54,7 +54,7 @@ def daemon(settings: CloudSettings) -> Daemon:
         identity=(program, f"-dir={settings.s3_data_dir}"),
         env={**inherited, "GOMEMLIMIT": _MEMORY_LIMIT},
         ports={
-            settings.s3_port: "MODLAKE_S3_PORT",
+            settings.seaweedfs_s3_port: "MODLAKE_S3_PORT",
             **dict.fromkeys(settings.internal_ports.values(), "MODLAKE_SEAWEEDFS_PORT"),
         },
         pid_file=settings.cloud_dir / "seaweedfs.pid",
@@ -103,7 +103,7 @@ def make_ready(settings: CloudSettings) -> None:
 def _client(settings: CloudSettings) -> S3Client:
     return boto3.client(
         "s3",
-        endpoint_url=settings.s3_endpoint,
+        endpoint_url=settings.seaweedfs_endpoint,
         region_name=settings.region,
         aws_access_key_id=settings.access_key,
         aws_secret_access_key=settings.secret_key,

@@ -3,10 +3,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from tests.localcloud.support import Client
-from tests.support.cloud import running_cloud
 
 from localcloud.settings import CloudSettings
+from tests.localcloud.support import Client
+from tests.support.cloud import running_cloud
 
 
 @pytest.fixture(scope="session")

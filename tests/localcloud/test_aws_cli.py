@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.localcloud.support import Client, picture
 
 from localcloud import cloud
 from localcloud.settings import CloudSettings
+from tests.localcloud.support import Client, picture
 
 pytestmark = pytest.mark.integration
 

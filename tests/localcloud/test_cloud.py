@@ -14,12 +14,12 @@ from pathlib import Path
 
 import psutil
 import pytest
-from tests.localcloud.support import Client
-from tests.support.cloud import free_settings, running_cloud
 
 from localcloud import cloud
 from localcloud.errors import LocalCloudError
 from localcloud.settings import BUCKETS, HOST, CloudSettings
+from tests.localcloud.support import Client
+from tests.support.cloud import free_settings, running_cloud
 
 pytestmark = pytest.mark.integration
 

@@ -14,9 +14,9 @@ from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.config import Config
 from botocore.credentials import Credentials
-from tests.localcloud.support import UGC, WORK, Client, error_of, picture, png_header
 
 from localcloud.settings import CloudSettings
+from tests.localcloud.support import UGC, WORK, Client, error_of, picture, png_header
 
 pytestmark = pytest.mark.integration
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 from botocore.exceptions import ClientError
-from tests.localcloud.support import UGC, WORK, Client, error_of, picture
-from tests.support.cloud import running_cloud
 
 from localcloud.settings import CloudSettings
+from tests.localcloud.support import UGC, WORK, Client, error_of, picture
+from tests.support.cloud import running_cloud
 
 pytestmark = pytest.mark.integration
 

@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from tests.localcloud.support import Client, picture
-from tests.support.cloud import running_cloud
 
 from localcloud import cloud
 from localcloud.settings import CloudSettings
+from tests.localcloud.support import Client, picture
+from tests.support.cloud import running_cloud
 
 pytestmark = pytest.mark.integration
 

@@ -157,9 +157,10 @@ def _enter(env: dict[str, str], log: str) -> None:
 
 
 def _run_dag(dag_id: str, conf: dict[str, Any], log: str) -> DagRunOutcome:
-    from airflow import settings
     from airflow.dag_processing.dagbag import DagBag
     from airflow.models.asset import AssetEvent, AssetModel
+
+    from airflow import settings
 
     written_before = Path(log).stat().st_size
     bag = DagBag(dag_folder=settings.DAGS_FOLDER)

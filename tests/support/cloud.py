@@ -15,21 +15,27 @@ from localcloud import cloud
 from localcloud.settings import HOST, SEAWEEDFS_PORT_COUNT, CloudSettings
 
 
-def free_settings(home: Path) -> CloudSettings:
+def free_settings(home: Path, *, s3_fault_proxy: bool = False) -> CloudSettings:
     """Settings on ports that are free now, below the range from which the system takes its own."""
     count = SEAWEEDFS_PORT_COUNT + 2
     for first in random.sample(range(20_000, 32_000, count), 100):
         if all(_is_free(port) for port in range(first, first + count)):
             return CloudSettings(
-                home=home, s3_port=first, rekognition_port=first + 1, seaweedfs_port=first + 2
+                home=home,
+                s3_port=first,
+                rekognition_port=first + 1,
+                seaweedfs_port=first + 2,
+                s3_fault_proxy=s3_fault_proxy,
             )
     raise RuntimeError("no block of free ports between 20000 and 32000")
 
 
 @contextmanager
-def running_cloud(home: Path, **behaviour: float | str) -> Iterator[CloudSettings]:
+def running_cloud(
+    home: Path, *, s3_fault_proxy: bool = False, **behaviour: float | str
+) -> Iterator[CloudSettings]:
     """A started cloud with this behaviour (see rekognition.toml), stopped at the end."""
-    settings = free_settings(home)
+    settings = free_settings(home, s3_fault_proxy=s3_fault_proxy)
     settings.cloud_dir.mkdir(parents=True, exist_ok=True)
     lines = [f"{name} = {json.dumps(value)}\n" for name, value in behaviour.items()]
     (settings.cloud_dir / "rekognition.toml").write_text("".join(lines), encoding="utf-8")
@@ -38,8 +44,10 @@ def running_cloud(home: Path, **behaviour: float | str) -> Iterator[CloudSetting
         yield settings
     finally:
         status = cloud.status(settings)
-        for pid in filter(None, (status.s3.pid, status.rekognition.pid)):
-            process = psutil.Process(pid)
+        for server in filter(None, (status.s3, status.rekognition, status.s3_fault_proxy)):
+            if server.pid is None:
+                continue
+            process = psutil.Process(server.pid)
             process.kill()  # its data is the test's: no need to wait for an orderly end
             process.wait(10)
         cloud.stop(settings)

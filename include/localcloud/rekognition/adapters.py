@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import dataclass
 from pathlib import Path
 
 from localcloud.errors import LocalCloudError
@@ -18,6 +20,27 @@ class UnknownAdapterError(Exception):
 
 class AdapterNotReadyError(Exception):
     """The adapter is there, but can't be used (now)."""
+
+
+_ARN = re.compile(r"(arn:[^:]+:rekognition:[^:]+:\d+:project/([^/]+))/version/([^/]+)/(\d+)")
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterVersion:
+    """An adapter as DescribeProjectVersions shows it."""
+
+    arn: str
+    name: str
+    status: str
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """A project and its adapters. The number in its ARN is its own, and follows from no adapter's."""
+
+    arn: str
+    name: str
+    versions: tuple[AdapterVersion, ...]
 
 
 class Adapters:
@@ -42,6 +65,19 @@ class Adapters:
         if status not in USABLE:
             raise AdapterNotReadyError(f"The adapter {arn} is not ready: its status is {status}.")
         return arn
+
+    def projects(self) -> list[Project]:
+        """The projects of all adapters; ACTIVE is what the API calls TRAINING_COMPLETED."""
+        versions: dict[tuple[str, str], dict[AdapterVersion, int]] = {}
+        for arn, status in self._statuses().items():
+            if match := _ARN.fullmatch(arn):
+                project, name, version, number = match.groups()
+                told = "TRAINING_COMPLETED" if status == "ACTIVE" else status
+                versions.setdefault((project, name), {})[AdapterVersion(arn, version, told)] = int(number)
+        return [
+            Project(f"{project}/{max(0, min(numbers.values()) - 1)}", name, tuple(numbers))
+            for (project, name), numbers in versions.items()
+        ]
 
     def _statuses(self) -> dict[str, str]:
         if not self._path.exists():

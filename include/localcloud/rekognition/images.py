@@ -8,7 +8,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from io import BytesIO
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 # Limits: developer guide, "Guidelines and quotas in Amazon Rekognition".
 MAX_OBJECT_BYTES = 15 * 1024 * 1024
@@ -64,6 +64,8 @@ def _size(data: bytes) -> tuple[int, int]:
     try:
         with Image.open(BytesIO(data), formats=_FORMATS) as image:
             width, height = image.size
+    except UnidentifiedImageError as error:  # its message names an object in our memory
+        raise _invalid("Request has invalid image format: no image can be recognised") from error
     except Exception as error:  # a decoder raises anything, and the file is at fault
         raise _invalid(f"Request has invalid image format: {error}") from error
     if max(width, height) > MAX_SIDE:

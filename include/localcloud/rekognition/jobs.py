@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from localcloud.faults.plan import TOKENS_KEPT, TokenMemory
 from localcloud.rekognition.manifest import LineError, ManifestLine
 
 UNFINISHED = ("CREATED", "QUEUED", "IN_PROGRESS")
@@ -43,14 +44,17 @@ CREATE TABLE IF NOT EXISTS progress (
     error_message TEXT,
     PRIMARY KEY (job_id, line_number)
 ) WITHOUT ROWID;
--- Every image that is paid for: the successfully processed ones.
+-- Every image that is paid for: the successfully processed ones. Job and line are null for a call of
+-- DetectModerationLabels, source_ref for one that sent the image's bytes.
 CREATE TABLE IF NOT EXISTS bill (
-    job_id TEXT NOT NULL,
-    line_number INTEGER NOT NULL,
-    source_ref TEXT NOT NULL,
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    job_id TEXT,
+    line_number INTEGER,
+    source_ref TEXT,
+    sha256 TEXT,
     billed_at REAL NOT NULL,
-    PRIMARY KEY (job_id, line_number)
-) WITHOUT ROWID;
+    UNIQUE (job_id, line_number)
+);
 """
 
 
@@ -82,11 +86,22 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class ImageOutcome:
-    """What became of one manifest line: an answer, or an error."""
+    """What became of one manifest line: an answer, or an error; `sha256` is that of the image judged."""
 
     line: ManifestLine
     answer: dict[str, Any] | None = None
     error: LineError | None = None
+    sha256: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BilledImage:
+    """One image paid for; `request` is that of its job, None for a call of DetectModerationLabels."""
+
+    source_ref: str | None
+    sha256: str | None
+    job_id: str | None
+    request: dict[str, Any] | None
 
 
 class JobStore:
@@ -98,32 +113,43 @@ class JobStore:
         self._lock = threading.RLock()
         self._connection.execute("PRAGMA journal_mode = WAL")
         self._connection.executescript(_SCHEMA)
+        self._renew_bill()
 
     def close(self) -> None:
         with self._lock:
             self._connection.close()
 
-    def replayed(self, token: str | None, request: dict[str, Any]) -> Job | None:
+    def replayed(
+        self, token: str | None, request: dict[str, Any], memory: TokenMemory = TOKENS_KEPT
+    ) -> Job | None:
         """The job this token started; raises TokenReusedError if its parameters were others."""
         if token is None:
             return None
         row = self._one("SELECT * FROM jobs WHERE token = ?", token)
-        if row is None:
+        if row is None or _is_forgotten(row, memory):
             return None
         job = _job(row)
         if job.request != request:
             raise TokenReusedError
         return job
 
-    def create(self, request: dict[str, Any], token: str | None, access_key: str, limit: int) -> Job:
+    def create(
+        self,
+        request: dict[str, Any],
+        token: str | None,
+        access_key: str,
+        limit: int,
+        memory: TokenMemory = TOKENS_KEPT,
+    ) -> Job:
         """A new job in state CREATED, or the one this token already started.
 
         Raises TokenReusedError, TooManyJobsError.
         """
         with self._transaction():
-            job = self.replayed(token, request)
+            job = self.replayed(token, request, memory)
             if job is None:
                 self.require_slot(limit)
+                self._connection.execute("UPDATE jobs SET token = NULL WHERE token = ?", (token,))
                 self._connection.execute(
                     "INSERT INTO jobs (job_id, token, request, access_key, status, created_at) "
                     "VALUES (?, ?, ?, ?, 'CREATED', ?)",
@@ -189,9 +215,29 @@ class JobStore:
                 )
                 if answer is not None:
                     self._connection.execute(
-                        "INSERT OR IGNORE INTO bill VALUES (?, ?, ?, ?)",
-                        (job_id, line.line_number, line.source_ref, now),
+                        "INSERT OR IGNORE INTO bill (job_id, line_number, source_ref, sha256, billed_at) "
+                        "VALUES (?, ?, ?, ?, ?)",
+                        (job_id, line.line_number, line.source_ref, outcome.sha256, now),
                     )
+
+    def bill_call(self, source_ref: str | None, sha256: str) -> None:
+        """Bill an image that DetectModerationLabels has answered for."""
+        with self._transaction():
+            self._connection.execute(
+                "INSERT INTO bill (source_ref, sha256, billed_at) VALUES (?, ?, ?)",
+                (source_ref, sha256, time.time()),
+            )
+
+    def billed(self) -> list[BilledImage]:
+        """The whole bill, in its order."""
+        rows = self._all(
+            "SELECT bill.source_ref, bill.sha256, bill.job_id, jobs.request FROM bill "
+            "LEFT JOIN jobs USING (job_id) ORDER BY bill.number"
+        )
+        return [
+            BilledImage(ref, sha256, job_id, None if request is None else json.loads(request))
+            for ref, sha256, job_id, request in rows
+        ]
 
     def outcomes(self, job_id: str) -> Iterator[tuple[int, str, dict[str, Any] | None, LineError | None]]:
         """(line number, source-ref, answer, error) of every known line, in the manifest's order."""
@@ -210,7 +256,7 @@ class JobStore:
                     yield number, source_ref, None, error
             after = rows[-1]["line_number"]
 
-    def succeed(self, job_id: str, results_key: str, summary_key: str) -> None:
+    def succeed(self, job_id: str, results_key: str, summary_key: str | None) -> None:
         with self._transaction():
             self._update(
                 job_id,
@@ -231,6 +277,20 @@ class JobStore:
                 message,
             )
             self._connection.execute("DELETE FROM progress WHERE job_id = ?", (job_id,))
+
+    def _renew_bill(self) -> None:
+        """Bring a bill of version 0.1 into today's shape."""
+        columns = {row["name"] for row in self._all("PRAGMA table_info(bill)")}
+        if "sha256" in columns:
+            return
+        with self._transaction():
+            self._connection.execute("ALTER TABLE bill RENAME TO old_bill")
+            self._connection.execute(_SCHEMA[_SCHEMA.index("CREATE TABLE IF NOT EXISTS bill") :])
+            self._connection.execute(
+                "INSERT INTO bill (job_id, line_number, source_ref, billed_at) "
+                "SELECT job_id, line_number, source_ref, billed_at FROM old_bill"
+            )
+            self._connection.execute("DROP TABLE old_bill")
 
     def _update(self, job_id: str, assignments: str, *values: Any) -> None:
         with self._lock:
@@ -254,6 +314,12 @@ class JobStore:
                 self._connection.execute("ROLLBACK")
                 raise
             self._connection.execute("COMMIT")
+
+
+def _is_forgotten(row: sqlite3.Row, memory: TokenMemory) -> bool:
+    if memory.lifetime_seconds is not None and time.time() - row["created_at"] > memory.lifetime_seconds:
+        return True
+    return memory.after_failed == "new" and row["status"] == "FAILED"
 
 
 def _job(row: sqlite3.Row) -> Job:

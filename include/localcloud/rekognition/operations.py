@@ -1,4 +1,4 @@
-"""The four operations the stand-in offers, from a validated request to an answer."""
+"""The operations the stand-in offers, from a validated request to an answer."""
 
 from __future__ import annotations
 
@@ -33,6 +33,8 @@ class Operations:
             "GetMediaAnalysisJob": self.get_media_analysis_job,
             "ListMediaAnalysisJobs": self.list_media_analysis_jobs,
             "DetectModerationLabels": self.detect_moderation_labels,
+            "DescribeProjects": self.describe_projects,
+            "DescribeProjectVersions": self.describe_project_versions,
         }
 
     def named(self, operation: str) -> Callable[[Answer, str], Answer]:
@@ -51,11 +53,12 @@ class Operations:
         token = request.get("ClientRequestToken")
         limit = self._with.behaviour.concurrent_jobs
         try:
-            job = self._with.store.replayed(token, parameters)
+            memory = self._with.tokens()
+            job = self._with.store.replayed(token, parameters, memory)
             if job is None:
                 self._require_startable(parameters, access_key)
                 self._with.store.require_slot(limit)
-                job = self._with.store.create(parameters, token, access_key, limit)
+                job = self._with.store.create(parameters, token, access_key, limit, memory)
                 self._runner.submit(job.job_id)
         except TokenReusedError:
             raise ApiError(
@@ -92,9 +95,48 @@ class Operations:
         adapter = _effective(self._with.adapters, request.get("ProjectVersion"))
         data = self._image_bytes(request["Image"], access_key)
         try:
-            return analyse(data, self._with.judges, request, adapter)
+            answer = analyse(data, self._with.judges, request, adapter)
         except ImageError as error:
             raise ApiError(error.api_code, error.message) from error
+        self._with.store.bill_call(_source_ref(request["Image"]), hashlib.sha256(data).hexdigest())
+        return answer
+
+    def describe_projects(self, request: Answer, _access_key: str) -> Answer:
+        """Projects that have an adapter; AWS pages them, here they fit one page."""
+        names = request.get("ProjectNames")
+        return {
+            "ProjectDescriptions": [
+                {
+                    "ProjectArn": project.arn,
+                    "CreationTimestamp": 0.0,
+                    "Status": "CREATED",
+                    "Feature": "CONTENT_MODERATION",
+                    "AutoUpdate": "ENABLED",
+                }
+                for project in self._with.adapters.projects()
+                if names is None or project.name in names
+            ]
+        }
+
+    def describe_project_versions(self, request: Answer, _access_key: str) -> Answer:
+        """The adapters of a project; AWS pages them, here they fit one page."""
+        arn, names = request["ProjectArn"], request.get("VersionNames")
+        project = next((each for each in self._with.adapters.projects() if each.arn == arn), None)
+        if project is None:
+            raise ApiError("ResourceNotFoundException", f"The project {arn} does not exist.")
+        return {
+            "ProjectVersionDescriptions": [
+                {
+                    "ProjectVersionArn": version.arn,
+                    "CreationTimestamp": 0.0,
+                    "Status": version.status,
+                    "Feature": "CONTENT_MODERATION",
+                    "BaseModelVersion": MODEL_VERSION,
+                }
+                for version in project.versions
+                if names is None or version.name in names
+            ]
+        }
 
     def _image_bytes(self, image: Answer, access_key: str) -> bytes:
         if ("Bytes" in image) == ("S3Object" in image):
@@ -177,8 +219,14 @@ def _description(job: Job) -> Answer:
             "S3Object": {"Bucket": bucket, "Name": job.results_key},
             "ModelVersions": {"Moderation": MODEL_VERSION},
         }
+    if job.summary_key is not None:
         description["ManifestSummary"] = {"S3Object": {"Bucket": bucket, "Name": job.summary_key}}
     return description
+
+
+def _source_ref(image: Answer) -> str | None:
+    s3_object = image.get("S3Object")
+    return f"s3://{s3_object['Bucket']}/{s3_object['Name']}" if s3_object else None
 
 
 def _next_token(number: int) -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import tempfile
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from typing import Any
 
 import tenacity
 
+from localcloud.faults.plan import TokenMemory
 from localcloud.rekognition import manifest
 from localcloud.rekognition.adapters import AdapterNotReadyError, Adapters, UnknownAdapterError
 from localcloud.rekognition.analysis import analyse
@@ -38,6 +40,7 @@ from localcloud.rekognition.objects import (
 
 log = logging.getLogger(__name__)
 _RECORD_SECONDS = 0.5
+_ASK_AGAIN_SECONDS = 0.2
 _STORAGE_PATIENCE_SECONDS = 120.0
 
 
@@ -56,6 +59,7 @@ class Dependencies:
     behaviour: Behaviour
     scratch_dir: Path
     hooks: Sequence[JobHook] = field(default=())
+    tokens: Callable[[], TokenMemory] = TokenMemory
 
 
 class JobRunner:
@@ -101,7 +105,7 @@ class JobRunner:
             log.exception("job %s failed by a fault of the stand-in", job_id)
             store.fail(job_id, "INTERNAL_ERROR", "Internal error of the local cloud: see rekognition.log")
 
-    def _carry_out(self, job: Job) -> tuple[str, str]:
+    def _carry_out(self, job: Job) -> tuple[str, str | None]:
         for hook in self._with.hooks:
             hook.on_start(job)
         adapter = self._adapter(job)
@@ -187,7 +191,8 @@ class JobRunner:
     ) -> ImageOutcome:
         try:
             data = self._patient(objects.read, line.bucket, line.key, limit_bytes=MAX_OBJECT_BYTES)
-            return ImageOutcome(line, answer=analyse(data, self._with.judges, config, adapter))
+            answer = analyse(data, self._with.judges, config, adapter)
+            return ImageOutcome(line, answer=answer, sha256=hashlib.sha256(data).hexdigest())
         except ImageError as error:
             return _failed(line, error.code, error.message)
         except ObjectTooLargeError as error:
@@ -200,14 +205,20 @@ class JobRunner:
             return _failed(line, "ERROR_INVALID_S3_OBJECT", f"Unable to get the image from S3: {error}")
 
     def _rest(self, job: Job) -> None:
-        """A job takes at least `job_seconds`."""
+        """A job takes at least `job_seconds`, or what a hook asks for."""
         assert job.started_at is not None
-        self._stopping.wait(max(0.0, job.started_at + self._with.behaviour.job_seconds - time.time()))
+        while not self._stopping.is_set():
+            asked = [hook.seconds(job) for hook in self._with.hooks]
+            seconds = max([self._with.behaviour.job_seconds, *asked])
+            left = job.started_at + seconds - time.time()
+            if left <= 0:
+                return
+            self._stopping.wait(min(left, _ASK_AGAIN_SECONDS))
         self._raise_if_stopping()
 
     def _write(
         self, job: Job, objects: Objects, lines: list[ManifestLine | LineError], bucket: str, prefix: str
-    ) -> tuple[str, str]:
+    ) -> tuple[str, str | None]:
         invalid = [line for line in lines if isinstance(line, LineError)]
         errors = list(invalid)
         result_lines = self._result_lines(job, errors)
@@ -218,10 +229,14 @@ class JobRunner:
             objects, (f"{line}\n" for line in result_lines), bucket, results_key, "application/jsonlines"
         )
         errors.sort(key=lambda error: error.line_number)
-        text = json.dumps(
-            manifest.summary(len(lines), len(invalid), errors, self._with.behaviour.line_number_key),
-            ensure_ascii=False,
+        summary: dict[str, Any] | None = manifest.summary(
+            len(lines), len(invalid), errors, self._with.behaviour.line_number_key
         )
+        for hook in self._with.hooks:
+            summary = summary and hook.summary(job, summary)
+        if summary is None:
+            return results_key, None
+        text = json.dumps(summary, ensure_ascii=False)
         self._upload(objects, [text], bucket, summary_key, "application/json")
         return results_key, summary_key
 

@@ -6,9 +6,9 @@ import tracemalloc
 
 import pytest
 from PIL import Image
-from tests.localcloud.support import picture, png_header
 
 from localcloud.rekognition.images import ImageError, open_image
+from tests.localcloud.support import picture, png_header
 
 
 @pytest.mark.parametrize("image_format", ["JPEG", "PNG", "MPO"])

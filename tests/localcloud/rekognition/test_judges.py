@@ -4,11 +4,11 @@ import json
 from pathlib import Path
 
 from PIL import Image
-from tests.localcloud.support import picture
 
 from localcloud.rekognition.analysis import analyse
 from localcloud.rekognition.images import OpenedImage
 from localcloud.rekognition.judges import AnswerBookJudge, FirstOf, Judgement
+from tests.localcloud.support import picture
 
 IMAGE = OpenedImage(sha256="aa", pixels=Image.new("RGB", (100, 100)))
 LABELS = [

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.localcloud.support import picture
 
 from localcloud.rekognition import runner as runner_module
 from localcloud.rekognition.adapters import Adapters
@@ -20,6 +19,7 @@ from localcloud.rekognition.jobs import Job, JobStore
 from localcloud.rekognition.judges import FirstOf, Judgement
 from localcloud.rekognition.objects import ObjectAbsentError, StorageUnavailableError
 from localcloud.rekognition.runner import Dependencies, JobRunner
+from tests.localcloud.support import picture
 
 IMAGES = 6
 REQUEST = {

@@ -1,0 +1,128 @@
+"""Results that are not as they should be: nothing passes as clean, nothing that was said is lost."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+
+import pytest
+
+from tests.faults.conftest import CONTENTS, JUDGEABLE, Scene
+from tests.support.faults import PICTURES
+from tests.support.faults_oracle import Bill, expected
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
+
+
+@pytest.mark.parametrize(
+    "results", ["doubled", "unknown-keys", "crlf", "bom"], ids=lambda results: f"lines {results}"
+)
+def test_results_that_say_the_same(scene: Scene, results: str) -> None:
+    scene.world.misbehave(jobs=[{"results": results, "lines": 3}])
+    run = scene.new_run()
+    assert run.proceed().ending == "success"
+    scene.assert_as_undisturbed(run.day)
+
+
+@pytest.mark.parametrize("summary", ["line-number", "line-numer", "without-source-ref"])
+def test_summaries_that_say_the_same(scene: Scene, summary: str) -> None:
+    scene.world.misbehave(jobs=[{"summary": summary}])
+    run = scene.new_run()
+    assert run.proceed().ending == "success"
+    scene.assert_as_undisturbed(run.day)
+
+
+@pytest.mark.parametrize("results", ["missing", "truncated", "unanswered"])
+def test_images_without_an_answer_are_asked_for_again(scene: Scene, results: str) -> None:
+    scene.world.misbehave(jobs=[{"results": results, "lines": 2, "nth": [1]}])
+    run = scene.new_run()
+    assert run.proceed().ending == "success"
+    assert scene.lake.outcomes(run.day) == expected(run.day, CONTENTS)
+    # What had no answer was asked for, and paid for, once more; nothing else was.
+    paid = Counter(Bill.read(scene.world.settings).of_day(run.day).values())
+    assert paid == {1: len(JUDGEABLE) - paid[2], 2: 1 if results == "truncated" else 2}
+
+
+@pytest.mark.parametrize("results", ["missing", "unanswered"])
+def test_images_that_never_get_an_answer_fail_and_the_day_says_so(scene: Scene, results: str) -> None:
+    scene.world.misbehave(jobs=[{"results": results, "lines": 1}])
+    day = scene.new_day()
+    strict = scene.new_run(day)
+    ended = strict.proceed()
+    assert ended.ending == "terminal"
+    assert scene.lake.rows("runs", day) == []
+    tolerant = scene.new_run(day, arguments={"allow_incomplete": 0.5})
+    assert tolerant.proceed().ending == "success"
+    outcomes = Counter(each.outcome for each in scene.lake.outcomes(day).values())
+    (told,) = scene.lake.rows("runs", day)
+    assert told["incomplete"] == outcomes["failed"] - 1 == 2  # besides the corrupt one; one a shard
+    assert told["listed"] == len(CONTENTS)
+
+
+@pytest.mark.parametrize(
+    ("results", "told"), [("foreign", "somebody-elses"), ("contradicting", "different answers")]
+)
+def test_results_that_nobody_can_believe_stop_the_day(scene: Scene, results: str, told: str) -> None:
+    scene.world.misbehave(jobs=[{"results": results, "nth": [1]}])
+    day = scene.new_day()
+    ended = scene.new_run(day).proceed()
+    assert ended.ending == "terminal"
+    assert told in ended.error
+    assert "fresh=true" in ended.error
+    assert scene.lake.rows("runs", day) == []
+    assert scene.new_run(day, fresh=True).proceed().ending == "success"
+    assert scene.lake.outcomes(day) == expected(day, CONTENTS)
+
+
+def test_unknown_labels_are_kept(scene: Scene) -> None:
+    scene.world.misbehave(jobs=[{"results": "unknown-labels", "lines": 2}])
+    run = scene.new_run()
+    assert run.proceed().ending == "success"
+    unknown = [row for row in scene.lake.rows("labels", run.day) if row["label"] == "Rehearsed Label"]
+    assert len(unknown) == 4  # two of each shard
+
+
+def test_labels_whose_confidence_is_no_number_are_kept(scene: Scene) -> None:
+    scene.world.misbehave(jobs=[{"results": "nan", "lines": 1, "nth": [1]}])
+    run = scene.new_run()
+    assert run.proceed().ending == "success"
+    names = {ref: {name for name, _ in each.labels} for ref, each in scene.lake.outcomes(run.day).items()}
+    assert names == {
+        ref: {name for name, _ in each.labels} for ref, each in expected(run.day, CONTENTS).items()
+    }
+    confidences = [row["confidence"] for row in scene.lake.rows("labels", run.day)]
+    assert 0 < confidences.count(None) < len(confidences)
+
+
+def delete(scene: Scene, key: str) -> None:
+    scene.world.s3.delete_object(Bucket="modlake-ugc", Key=key)
+
+
+def replace(scene: Scene, key: str) -> None:
+    scene.world.put(key, PICTURES[20][0])
+
+
+@pytest.mark.parametrize("change", [delete, replace])
+def test_an_image_changed_between_listing_and_judging(
+    scene: Scene, change: Callable[[Scene, str], None]
+) -> None:
+    run = scene.new_run()
+    assert run.proceed(until="analyse[0]").ending == "success"
+    name = next(iter(JUDGEABLE))
+    change(scene, f"uploads/{run.day}/{name}")
+    ended = run.proceed()
+    assert ended.ending == "success", ended.error
+    outcomes = scene.lake.outcomes(run.day)
+    assert len(outcomes) == len(CONTENTS)
+    (row,) = [row for row in scene.lake.rows("images", run.day) if row["key"].endswith(name)]
+    if change is delete:
+        assert (row["outcome"], row["error_code"]) == ("failed", "ERROR_INVALID_S3_OBJECT")
+    # The next run sees the day as it is now.
+    again = scene.new_run(run.day)
+    assert again.proceed().ending == "success"
+    contents = dict(CONTENTS)
+    if change is delete:
+        del contents[name]
+    else:
+        contents[name] = PICTURES[20][0]
+    assert scene.lake.outcomes(run.day) == expected(run.day, contents)
