@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from enum import StrEnum
 from typing import Annotated
@@ -110,6 +112,32 @@ def status() -> None:
         raise typer.Exit(1)
 
 
+@app.command(epilog="Example: ./modlake doctor --aws --json")
+def doctor(
+    aws: Annotated[
+        bool, typer.Option("--aws", help="Examine what the environment describes instead of the local cloud.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the findings as a JSON array.")] = False,
+    adapter_arn: Annotated[str | None, typer.Option(help="Also check this adapter's status.")] = None,
+    kms_key_id: Annotated[str | None, typer.Option(help="Also check this KMS key.")] = None,
+) -> None:
+    """Check an installation before its first night; the exit code is 0 when nothing has failed, otherwise 1.
+
+    Asks AWS, or the local cloud, only what costs nothing, and removes the scratch objects it makes.
+    """
+    from cli.doctor.command import run
+    from cli.doctor.installation import of_checkout, of_environment
+
+    settings = Settings.from_environment()
+    found = (
+        of_environment(settings, os.environ)
+        if aws
+        else of_checkout(settings, CloudSettings.from_environment(), os.environ)
+    )
+    if not run(replace(found, adapter_arn=adapter_arn, kms_key_id=kms_key_id), as_json=as_json):
+        raise typer.Exit(1)
+
+
 @app.command(epilog="Example: ./modlake seed --day 2026-11-21 --images 1000")
 def seed(day: Day = None, images: Images = 200) -> None:
     """Upload a day of sample images to the local cloud, varied so that every object is another one."""
@@ -158,6 +186,28 @@ def query(
     write(rows, output_format, out)
     if out.is_terminal:
         err.print(f"[dim]rows: {len(rows.rows)}[/]")
+
+
+@app.command(epilog="Example: ./modlake soak --minutes 30")
+def soak(
+    minutes: Annotated[float, typer.Option(min=0.1, help="How long, at least.")] = 10.0,
+    seed: Annotated[
+        int | None, typer.Option(help="Repeat the choices of an earlier soak.", show_default="a new one")
+    ] = None,
+    kill_airflow: Annotated[
+        bool, typer.Option("--kill-airflow", help="Also kill the processes of an Airflow; takes 10 min more.")
+    ] = False,
+) -> None:
+    """Break a pipeline and a local cloud of its own, again and again, and report whether anything was lost.
+
+    Faults by a seeded plan, SIGKILL of workers and servers; tables and bill are checked after each step.
+    """
+    from cli import soak as soaking
+
+    result = soaking.soak(Settings.from_environment(), minutes, seed, kill_airflow=kill_airflow)
+    soaking.show(result, out)
+    if not result.held:
+        raise typer.Exit(1)
 
 
 @cloud_app.command("start")

@@ -15,7 +15,7 @@ from cli.app import app
 
 CHECKOUT = Path(__file__).parents[2]
 COMMANDS = (
-    "demo", "test", "up", "down", "status", "seed", "backfill", "query",
+    "demo", "test", "up", "down", "status", "doctor", "seed", "backfill", "query", "soak",
     "cloud", "cloud start", "cloud stop", "cloud status", "cloud env",
 )  # fmt: skip
 
