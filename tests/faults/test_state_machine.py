@@ -328,7 +328,7 @@ def test_nothing_is_lost_and_nothing_paid_twice(stage: World, pytestconfig: pyte
     report = pytestconfig.getoption("--soak-report", None) or stage.folder / "soak.json"
     Moderation.world, Moderation.lake, Moderation.report = stage, Lake(stage.calm), SoakReport(report)
     settings = hypothesis.settings(
-        max_examples=6 if minutes else 4,
+        max_examples=6 if minutes else 3,
         stateful_step_count=40 if minutes else 10,
         deadline=None,
         database=None,

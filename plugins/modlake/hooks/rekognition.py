@@ -37,6 +37,16 @@ LIST_PAGE_SIZE = 100
 
 _BULK_OPERATIONS = frozenset({"StartMediaAnalysisJob", "GetMediaAnalysisJob", "ListMediaAnalysisJobs"})
 
+# botocore takes an answer whose body was cut off for an empty one.
+_MEMBER_OF_EVERY_ANSWER = {
+    "StartMediaAnalysisJob": "JobId",
+    "GetMediaAnalysisJob": "Status",
+    "ListMediaAnalysisJobs": "MediaAnalysisJobs",
+    "DetectModerationLabels": "ModerationLabels",
+    "DescribeProjects": "ProjectDescriptions",
+    "DescribeProjectVersions": "ProjectVersionDescriptions",
+}
+
 
 class RekognitionTransientError(ModlakeTransientError):
     """Rekognition could not answer now. Attributes: ``operation``, ``code``."""
@@ -190,6 +200,21 @@ def typed_error(error: ClientError | BotoCoreError, operation: str, subject: str
         return RekognitionTransientError(f"{cause} Mend: {mend}", operation=operation)
     mend = "correct the request, or the Airflow connection with its credentials and region."
     return RekognitionTerminalError(f"{cause} Mend: {mend}", operation=operation)
+
+
+def check_whole(answer: Mapping[str, Any], operation: str, subject: str) -> None:
+    """
+    Refuse an answer that was cut off on its way.
+
+    :raises RekognitionTransientError: it lacks a member that every answer of the operation has
+    """
+    member = _MEMBER_OF_EVERY_ANSWER[operation]
+    if member not in answer:
+        raise RekognitionTransientError(
+            f"{operation} for {subject} was answered without {member}: the answer was cut off. "
+            "Mend: check the network, then try again.",
+            operation=operation,
+        )
 
 
 def _refusal(error: ClientError, operation: str, subject: str) -> ModlakeError:
@@ -346,5 +371,6 @@ class RekognitionHook(AwsBaseHook):
             answer: dict[str, Any] = getattr(self.conn, xform_name(operation))(**request)
         except (ClientError, BotoCoreError) as error:
             raise typed_error(error, operation, subject) from error
+        check_whole(answer, operation, subject)
         answer.pop("ResponseMetadata", None)
         return answer

@@ -13,7 +13,7 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 from botocore.exceptions import BotoCoreError, ClientError
 
 from modlake.exceptions import ModlakeError, ModlakeTransientError
-from modlake.hooks.rekognition import LIST_PAGE_SIZE, RekognitionHook, typed_error
+from modlake.hooks.rekognition import LIST_PAGE_SIZE, RekognitionHook, check_whole, typed_error
 from modlake.pipeline.media_analysis import FAILED, has_ended, unstoppable
 
 MINIMUM_AGE_SECONDS = 20
@@ -152,6 +152,8 @@ class MediaAnalysisJobCompletedTrigger(BaseTrigger):
 
 async def _answer(call: Awaitable[dict[str, Any]], operation: str, subject: str) -> dict[str, Any]:
     try:
-        return await call
+        answer = await call
     except (ClientError, BotoCoreError) as error:
         raise typed_error(error, operation, subject) from error
+    check_whole(answer, operation, subject)
+    return answer
