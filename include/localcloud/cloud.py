@@ -81,10 +81,14 @@ def start(settings: CloudSettings, report: Report = lambda _: None) -> None:
         keys_changed = credentials.write_owner(
             settings.credentials_file, settings.access_key, settings.secret_key
         )
-        servers = _servers(settings)
-        s3 = servers[0]
+        s3, rekognition, proxy = _servers(settings)
         if keys_changed:
             s3.daemon.stop()
+        servers = [s3, rekognition]
+        if settings.s3_fault_proxy:
+            servers.append(proxy)
+        else:
+            proxy.daemon.stop()  # one of an earlier start holds the port of S3
         missing = [server for server in servers if not _keeps_running(server, report)]
         for server in missing:
             server.daemon.require_free_ports()
@@ -109,8 +113,8 @@ def stop(settings: CloudSettings, report: Report = lambda _: None) -> None:
 
 def status(settings: CloudSettings) -> CloudStatus:
     """Ask the servers how they are."""
-    s3, rekognition, *proxy = (server.status() for server in _servers(settings))
-    return CloudStatus(s3, rekognition, *proxy)
+    s3, rekognition, proxy = _servers(settings)
+    return CloudStatus(s3.status(), rekognition.status(), proxy.status() if settings.s3_fault_proxy else None)
 
 
 def environment(settings: CloudSettings) -> dict[str, str]:
@@ -125,8 +129,8 @@ def environment(settings: CloudSettings) -> dict[str, str]:
     }
 
 
-def _servers(settings: CloudSettings) -> list[_Server]:
-    """In the order in which they are started: each uses the ones before."""
+def _servers(settings: CloudSettings) -> tuple[_Server, _Server, _Server]:
+    """SeaweedFS, the stand-in and the fault proxy, in the order in which they are started."""
     s3 = _Server(seaweedfs.daemon(settings), settings.seaweedfs_endpoint, lambda: seaweedfs.answers(settings))
     rekognition = _Server(
         _rekognition(settings),
@@ -136,7 +140,7 @@ def _servers(settings: CloudSettings) -> list[_Server]:
     proxy = _Server(
         _s3_fault_proxy(settings), settings.s3_endpoint, lambda: _pings(settings.s3_endpoint + s3_proxy.PING)
     )
-    return [s3, rekognition, proxy] if settings.s3_fault_proxy else [s3, rekognition]
+    return s3, rekognition, proxy
 
 
 def _rekognition(settings: CloudSettings) -> Daemon:

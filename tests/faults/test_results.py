@@ -123,3 +123,32 @@ def test_an_image_changed_between_listing_and_judging(
     else:
         contents[name] = PICTURES[20][0]
     assert scene.lake.outcomes(run.day) == expected(run.day, contents)
+
+
+@pytest.mark.parametrize("published", [True, False])
+def test_a_replaced_image_never_gets_the_answer_of_the_one_before(scene: Scene, published: bool) -> None:
+    """The manifest is the same, word for word: only the ETags tell that the job judged other images."""
+    day, name = scene.new_day(), next(iter(JUDGEABLE))
+    contents = dict(CONTENTS)
+    for body in (PICTURES[20][0], PICTURES[21][0]):
+        run = scene.new_run(day)
+        assert run.proceed(until=None if published else "publish").ending == "success"
+        contents[name] = body
+        scene.world.put(f"uploads/{day}/{name}", body)
+    assert scene.new_run(day).proceed().ending == "success"
+    assert scene.lake.outcomes(day) == expected(day, contents)
+
+
+@pytest.mark.xfail(strict=True, reason="What was judged is not compared with what was listed")
+def test_an_image_swapped_while_it_is_judged_is_not_reused_under_its_own_etag(scene: Scene) -> None:
+    """Who can upload could have one image listed, another one judged, and the first one back in its place."""
+    run = scene.new_run()
+    name = next(iter(JUDGEABLE))
+    key = f"uploads/{run.day}/{name}"
+    assert run.proceed(until="analyse[0]").ending == "success"
+    scene.world.put(key, PICTURES[20][0])
+    assert run.proceed(until="land[0]").ending == "success"
+    scene.world.put(key, CONTENTS[name])
+    assert run.proceed().ending in ("success", "terminal")
+    assert scene.new_run(run.day).proceed().ending == "success"
+    assert scene.lake.outcomes(run.day) == expected(run.day, CONTENTS)

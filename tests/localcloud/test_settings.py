@@ -24,6 +24,16 @@ def test_the_environment_decides_and_reads_back(tmp_path: Path) -> None:
     assert CloudSettings.from_environment(settings.to_environment()) == settings
 
 
+def test_behind_the_fault_proxy_seaweedfs_has_a_port_of_its_own(tmp_path: Path) -> None:
+    env = {"MODLAKE_HOME": str(tmp_path), "MODLAKE_S3_PORT": "18333", "MODLAKE_S3_FAULT_PROXY": "1"}
+    settings = CloudSettings.from_environment(env)
+    assert settings.s3_endpoint == "http://127.0.0.1:18333"
+    assert settings.seaweedfs_endpoint == "http://127.0.0.1:19342"
+    assert CloudSettings.from_environment(settings.to_environment()) == settings
+    plain = CloudSettings.from_environment(env | {"MODLAKE_S3_FAULT_PROXY": ""})
+    assert plain.seaweedfs_endpoint == plain.s3_endpoint
+
+
 @pytest.mark.parametrize(
     ("env", "told"),
     [

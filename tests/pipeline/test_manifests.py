@@ -19,7 +19,7 @@ KEYS = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_s
 def write(refs: list[str], limits: ManifestLimits) -> tuple[MemoryObjectStore, ManifestWriter, list[int]]:
     store = MemoryObjectStore()
     writer = ManifestWriter(store, lambda shard: f"s3://work/{shard}", limits)
-    numbers = [writer.add(ref, inventory_part=0) for ref in refs]
+    numbers = [writer.add(ref, "etag", inventory_part=0) for ref in refs]
     writer.close()
     return store, writer, numbers
 

@@ -65,7 +65,7 @@ def make_plan(run_id: str = "20261122T000000Z-aaaaaa", **parameters: Any) -> Pla
         reused=0,
         ineligible_by_code={},
         shards=[
-            Shard(number, f"{run_uri}manifests/{number:05d}.jsonl", 100, 5_000, sha)
+            Shard(number, f"{run_uri}manifests/{number:05d}.jsonl", 100, 5_000, sha, sha)
             for number, sha in enumerate(SHAS)
         ],
         groups=[[0, 1, 2]],
@@ -401,7 +401,7 @@ def test_a_remapped_task_ignores_what_it_remembers_of_other_manifests(
 ) -> None:
     reconcile_to_the_end(task.attempt())
     other = replace(
-        task.plan, shards=[replace(shard, sha256=f"{shard.shard}" * 64) for shard in task.plan.shards]
+        task.plan, shards=[replace(shard, images_sha256=f"{shard.shard}" * 64) for shard in task.plan.shards]
     )
     task.plan = other
     reconcile_to_the_end(task.attempt())

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from modlake.pipeline.inventory import ELIGIBLE, REUSED, source_refs
+from modlake.pipeline.inventory import ELIGIBLE, REUSED, etags, source_refs
 from modlake.pipeline.labels import Column
 from modlake.pipeline.landing import digest_rows
 from modlake.pipeline.manifests import ManifestWriter
@@ -98,8 +98,8 @@ def _decide(part: pa.Table, number: int, reused: _Reused, manifests: ManifestWri
     reused_from = reused.reused_from(part)
     fate: Column = pc.if_else(pc.is_valid(reused_from), pa.scalar(REUSED), part["fate"])
     shards = [
-        manifests.add(source_ref, number) if one_fate == ELIGIBLE else None
-        for source_ref, one_fate in zip(source_refs(part), fate.to_pylist(), strict=True)
+        manifests.add(source_ref, etag, number) if one_fate == ELIGIBLE else None
+        for source_ref, etag, one_fate in zip(source_refs(part), etags(part), fate.to_pylist(), strict=True)
     ]
     decided = {"fate": fate, "shard": pa.array(shards, pa.int64()), "reused_from": reused_from}
     columns: list[Column] = [decided.get(name, part[name]) for name in part.column_names]

@@ -6,8 +6,8 @@ import hashlib
 from collections.abc import Iterable
 
 from modlake.pipeline.answers import read_answers
-from modlake.pipeline.inventory import read_shard_inventory, source_refs
-from modlake.pipeline.manifests import manifest_body
+from modlake.pipeline.inventory import etags, read_shard_inventory, source_refs
+from modlake.pipeline.manifests import digest_images, manifest_body
 from modlake.pipeline.object_store import ObjectStore
 from modlake.pipeline.outcomes import is_worth_a_retry
 from modlake.pipeline.plan import Plan, Shard
@@ -26,17 +26,18 @@ def plan_retries(store: ObjectStore, plan: Plan, shards: Iterable[int], retry: i
 
 
 def _plan_retry(store: ObjectStore, plan: Plan, shard: int, retry: int) -> Shard | None:
-    manifest = source_refs(read_shard_inventory(store, plan, shard))
+    listed = read_shard_inventory(store, plan, shard)
+    manifest = source_refs(listed)
     images = read_answers(store, plan, shard, manifest, retries=retry - 1).images
     codes = images["error_code"].to_pylist()
     unanswered = [
-        source_ref
-        for source_ref, code in zip(manifest, codes, strict=True)
+        (source_ref, etag)
+        for source_ref, etag, code in zip(manifest, etags(listed), codes, strict=True)
         if code is not None and is_worth_a_retry(code)
     ]
     if not unanswered:
         return None
-    body = manifest_body(unanswered)
+    body = manifest_body(source_ref for source_ref, _ in unanswered)
     uri = plan.folder.manifest_uri(shard, retry)
     store.write(uri, body)
     return Shard(
@@ -45,5 +46,6 @@ def _plan_retry(store: ObjectStore, plan: Plan, shard: int, retry: int) -> Shard
         image_count=len(unanswered),
         size_bytes=len(body),
         sha256=hashlib.sha256(body).hexdigest(),
+        images_sha256=digest_images(unanswered),
         retry=retry,
     )

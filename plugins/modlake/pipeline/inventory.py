@@ -120,6 +120,11 @@ def read_shard_inventory(store: ObjectStore, plan: Plan, shard: int) -> pa.Table
     return rows
 
 
+def etags(rows: pa.Table) -> list[str]:
+    """Return the ETags that an inventory lists."""
+    return cast("list[str]", rows["etag"].to_pylist())
+
+
 def source_refs(rows: pa.Table) -> list[str]:
     """Return the images that rows of an inventory, or of landed images, are about."""
     return cast("list[str]", rows["source_ref"].to_pylist())

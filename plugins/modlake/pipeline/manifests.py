@@ -40,6 +40,14 @@ def manifest_images(body: bytes) -> list[str]:
     return [json.loads(line)["source-ref"] for line in body.split(b"\n")]
 
 
+def digest_images(images: Iterable[tuple[str, str]]) -> str:
+    """Digest source_refs and ETags, in their order."""
+    sha256 = hashlib.sha256()
+    for image in images:
+        sha256.update(json.dumps(image).encode() + b"\n")
+    return sha256.hexdigest()
+
+
 class ManifestWriter:
     """Cuts a stream of images into manifests and writes each as it fills; holds one in memory."""
 
@@ -50,11 +58,12 @@ class ManifestWriter:
         self._manifest_uri = manifest_uri
         self._limits = limits
         self._lines: list[bytes] = []
+        self._images: list[tuple[str, str]] = []
         self._size_bytes = 0
         self._inventory_parts: set[int] = set()
         self.shards: list[Shard] = []
 
-    def add(self, source_ref: str, inventory_part: int) -> int:
+    def add(self, source_ref: str, etag: str, inventory_part: int) -> int:
         """Append an image that ``inventory_part`` records; return the number of its shard."""
         line = manifest_line(source_ref).encode()
         newline = 1 if self._lines else 0
@@ -63,6 +72,7 @@ class ManifestWriter:
             self.close()
             newline = 0
         self._lines.append(line)
+        self._images.append((source_ref, etag))
         self._size_bytes += newline + len(line)
         self._inventory_parts.add(inventory_part)
         return len(self.shards)
@@ -82,7 +92,8 @@ class ManifestWriter:
                 image_count=len(self._lines),
                 size_bytes=len(body),
                 sha256=hashlib.sha256(body).hexdigest(),
+                images_sha256=digest_images(self._images),
                 inventory_parts=sorted(self._inventory_parts),
             )
         )
-        self._lines, self._size_bytes, self._inventory_parts = [], 0, set()
+        self._lines, self._images, self._size_bytes, self._inventory_parts = [], [], 0, set()

@@ -383,7 +383,7 @@ def analyses_of(store: ObjectStore, plan: Plan, shards: Iterable[int], memory: J
 
 def analysis_of(store: ObjectStore, plan: Plan, shard: Shard, memory: JobMemory) -> Analysis:
     """Return the analysis of a shard, or of a retry of some of its images."""
-    identity = fingerprint(shard.sha256, plan.parameters, shard.retry)
+    identity = fingerprint(shard.images_sha256, plan.parameters, shard.retry)
 
     def record(submission: Submission, job: dict[str, Any]) -> None:
         content = {

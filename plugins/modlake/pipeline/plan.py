@@ -45,7 +45,8 @@ class AnalysisParameters:
 class Shard:
     """One manifest; ``inventory_parts`` index the inventory files of the plan that hold its images.
 
-    A ``retry`` above 0 asks again for those of the shard's images that got no answer.
+    A ``retry`` above 0 asks again for those of the shard's images that got no answer. ``images_sha256``
+    digests the images with their ETags: the manifest stays the same when an image is replaced.
     """
 
     shard: int
@@ -53,6 +54,7 @@ class Shard:
     image_count: int
     size_bytes: int
     sha256: str
+    images_sha256: str
     inventory_parts: list[int] = field(default_factory=list)
     retry: int = 0
 

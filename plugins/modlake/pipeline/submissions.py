@@ -27,12 +27,13 @@ def digest(*parts: Any) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def fingerprint(manifest_sha256: str, parameters: AnalysisParameters, retry: int = 0) -> str:
+def fingerprint(images_sha256: str, parameters: AnalysisParameters, retry: int = 0) -> str:
     """
     Name an analysis by what is judged and how, and by nothing else: 64 hex digits.
 
-    Neither day, run nor place is in it, so that an equal manifest is paid for once, whoever submits it. Each
-    ``retry`` of images that got no answer is an analysis of its own.
+    Neither day, run nor place is in it, so that equal images are paid for once, whoever submits them; the
+    ETags are, since a replaced image must not get the answer of the one before. Each ``retry`` of images that
+    got no answer is an analysis of its own.
     """
     asked = {
         "min_confidence": float(parameters.min_confidence),
@@ -40,7 +41,7 @@ def fingerprint(manifest_sha256: str, parameters: AnalysisParameters, retry: int
         "kms_key_id": parameters.kms_key_id,
         "fresh": parameters.fresh,
     }
-    return digest(manifest_sha256, asked, *([retry] if retry else []))
+    return digest(images_sha256, asked, *([retry] if retry else []))
 
 
 def client_request_token(fingerprint: str, generation: int) -> str:

@@ -41,7 +41,7 @@ class ShardAnalysis:
         self._plan = plan
         self._shard = shard
         self._attempt = attempt
-        self._fingerprint = fingerprint(shard.sha256, plan.parameters)
+        self._fingerprint = fingerprint(shard.images_sha256, plan.parameters)
         self._folder = CheckpointFolder(store, plan.folder.work_uri, self._fingerprint)
         self._previous: Completion | None = None
         self._unsaved = Answers()
