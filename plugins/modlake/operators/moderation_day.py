@@ -15,6 +15,7 @@ from airflow.sdk import Asset
 from modlake.exceptions import ModlakeTerminalError
 from modlake.hooks.object_store import S3ObjectStoreHook
 from modlake.hooks.rekognition import RekognitionHook
+from modlake.lake.storage import storage_errors_explained
 from modlake.operators.plan_values import PLAN_VALUES, InvalidValueError, is_known_later
 from modlake.pipeline.adapter import check_adapter
 from modlake.pipeline.day import fill_day
@@ -127,29 +128,30 @@ class BuildManifestsOperator(AwsBaseOperator[S3ObjectStoreHook]):
             adapters = RekognitionHook(**self._hook_parameters)
             described = adapters.describe_adapter(values["adapter_arn"])
             check_adapter(values["adapter_arn"], described, self.log.warning)
-        plan = build_plan(
-            self.hook,
-            day=day,
-            source_uri=fill_day(values["source_uri"], day),
-            work_uri=values["work_uri"],
-            run_id=new_run_id(datetime.now(UTC), entropy=str(context["ti"].id)),
-            airflow_run_id=context["run_id"],
-            parameters=AnalysisParameters(
-                min_confidence=values["min_confidence"],
-                adapter_arn=values["adapter_arn"],
-                kms_key_id=values["kms_key_id"],
-                fresh=context["run_id"] if values["fresh"] else None,
-            ),
-            allowed_uris=values["allowed_uris"],
-            price_per_image_usd=values["price_per_image_usd"],
-            max_cost_usd=values["max_cost_usd"],
-            shards_per_group=self.shards_per_group,
-            report=self.log.info,
-            image_retries=values["image_retries"],
-            allow_incomplete=values["allow_incomplete"],
-            ledger=self._ledger(values),
-            reuse=values["reuse"],
-        )
+        with storage_errors_explained(f"Planning {day}"):
+            plan = build_plan(
+                self.hook,
+                day=day,
+                source_uri=fill_day(values["source_uri"], day),
+                work_uri=values["work_uri"],
+                run_id=new_run_id(datetime.now(UTC), entropy=str(context["ti"].id)),
+                airflow_run_id=context["run_id"],
+                parameters=AnalysisParameters(
+                    min_confidence=values["min_confidence"],
+                    adapter_arn=values["adapter_arn"],
+                    kms_key_id=values["kms_key_id"],
+                    fresh=context["run_id"] if values["fresh"] else None,
+                ),
+                allowed_uris=values["allowed_uris"],
+                price_per_image_usd=values["price_per_image_usd"],
+                max_cost_usd=values["max_cost_usd"],
+                shards_per_group=self.shards_per_group,
+                report=self.log.info,
+                image_retries=values["image_retries"],
+                allow_incomplete=values["allow_incomplete"],
+                ledger=self._ledger(values),
+                reuse=values["reuse"],
+            )
         plan_uri = plan.folder.plan_uri
         summary = {
             "day": day.isoformat(),
@@ -302,9 +304,10 @@ class PublishDayOperator(AwsBaseOperator[S3ObjectStoreHook]):
 
         plan = read_plan(self.hook, self.plan_uri)
         audit = read_audit(self.hook, self.audit_uri)
-        catalog = open_catalog()
-        ensure_tables(catalog)
-        publication = publish_day(catalog, plan, audit)
+        with storage_errors_explained(f"Publishing {plan.day}"):
+            catalog = open_catalog()
+            ensure_tables(catalog)
+            publication = publish_day(catalog, plan, audit)
         facts = {**asdict(publication), "day": publication.day.isoformat()}
         for asset in self.outlets:
             if isinstance(asset, Asset):
