@@ -20,6 +20,7 @@ class SoakReport:
     :param duplicates: analyses and images that the stand-in billed twice
     :param losses: images that a published run lists and the tables lack
     :param untyped: errors of tasks that are none of Modlake's own types
+    :param violations: what did not hold
     """
 
     path: Path
@@ -31,6 +32,7 @@ class SoakReport:
     tries: Counter[str] = field(default_factory=Counter)
     duplicates: list[tuple[str, str]] = field(default_factory=list)
     untyped: list[str] = field(default_factory=list)
+    violations: list[str] = field(default_factory=list)
 
     def note(self, outcome: Outcome) -> None:
         self.tries[outcome.ending] += 1
@@ -51,6 +53,8 @@ class SoakReport:
             "duplicates": len(self.duplicates),
             "losses": self.losses,
             "untyped_errors": len(self.untyped),
+            "untyped": self.untyped[:20],
+            "violations": self.violations,
             "seeds": self.seeds,
         }
         replace_file(self.path, json.dumps(content, indent=1))
