@@ -15,6 +15,7 @@ from pathlib import Path
 
 import psutil
 
+from localcloud.ports import why_taken
 from modlake.exceptions import ModlakeTerminalError
 
 # A descendant keeps it in its environment even when its parent has died and the tree is torn.
@@ -122,16 +123,11 @@ def _end(started: StartedProcess, signal_number: signal.Signals, seconds: float)
 
 def require_free_port(port: int, variable: str, name: str) -> None:
     """Raises ModlakeTerminalError, naming the variable that changes it, when the port is taken."""
-    with socket.socket() as probe:
-        # A port whose last connections are still closing counts as free, as it does for servers.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError as error:
-            raise ModlakeTerminalError(
-                f"{name} cannot listen on 127.0.0.1:{port} ({error.strerror}). "
-                f"Stop what listens there, or set {variable} to a free port."
-            ) from error
+    if reason := why_taken(port):
+        raise ModlakeTerminalError(
+            f"{name} cannot listen on 127.0.0.1:{port} ({reason}). "
+            f"Stop what listens there, or set {variable} to a free port."
+        )
 
 
 def free_port() -> int:

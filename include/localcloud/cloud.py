@@ -55,8 +55,10 @@ class _Server:
     def status(self) -> ServerStatus:
         process = self.daemon.find()
         state: Literal["running", "unresponsive", "stopped"] = "stopped"
-        if process is not None:
-            state = "running" if self.answers() else "unresponsive"
+        if process is not None and self.answers():
+            state = "running"
+        elif process := self.daemon.find():  # it may have ended while it was asked
+            state = "unresponsive"
         return ServerStatus(
             name=self.daemon.name,
             state=state,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Mapping
@@ -15,7 +14,7 @@ from pathlib import Path
 import psutil
 
 from localcloud.errors import LocalCloudError
-from localcloud.settings import HOST
+from localcloud.ports import why_taken
 
 _LOG_LIMIT_BYTES = 20_000_000
 _CREATE_TIME_TOLERANCE_SECONDS = 1.0
@@ -51,7 +50,11 @@ class Daemon:
     def require_free_ports(self) -> None:
         """Raise LocalCloudError, naming the variable to set, when one of its ports is taken."""
         for port, variable in self.ports.items():
-            _require_free(port, variable, self.name)
+            if reason := why_taken(port):
+                raise LocalCloudError(
+                    f"{self.name} can't listen on port {port} ({reason}): "
+                    f"set {variable} to a free port, or stop what uses it"
+                )
 
     def spawn(self) -> psutil.Process:
         """Start the process in a session of its own and record it."""
@@ -126,28 +129,6 @@ class Daemon:
     def _log_tail(self, lines: int = 15) -> str:
         text = self.log_file.read_text(encoding="utf-8", errors="replace")
         return "\n".join(text.splitlines()[-lines:])
-
-
-def _require_free(port: int, variable: str, name: str) -> None:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, port))
-        except OSError as error:
-            raise LocalCloudError(
-                f"{name} can't listen on port {port} ({error.strerror}{_owner_of(port)}): "
-                f"set {variable} to a free port, or stop what uses it"
-            ) from error
-
-
-def _owner_of(port: int) -> str:
-    try:
-        for connection in psutil.net_connections("tcp"):
-            if connection.laddr and connection.laddr.port == port and connection.status == psutil.CONN_LISTEN:
-                return f", by {psutil.Process(connection.pid).name()} (pid {connection.pid})"
-    except psutil.Error:
-        pass
-    return ""
 
 
 def _alive(process: psutil.Process) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 from localcloud.errors import LocalCloudError
 
 HOST = "127.0.0.1"
-BUCKETS = ("modlake-ugc", "modlake-work", "modlake-lake")
+BUCKETS = ("modlake-ugc", "modlake-work", "modlake-lake", "modlake-quarantine")
 CHECKOUT = Path(__file__).resolve().parents[2]
 SEAWEEDFS_PORT_COUNT = 10
 

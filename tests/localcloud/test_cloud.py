@@ -19,7 +19,7 @@ from localcloud import cloud
 from localcloud.errors import LocalCloudError
 from localcloud.settings import BUCKETS, HOST, CloudSettings
 from tests.localcloud.support import Client
-from tests.support.cloud import free_settings, running_cloud
+from tests.support.cloud import free_settings, kill_server, running_cloud
 
 pytestmark = pytest.mark.integration
 
@@ -67,7 +67,7 @@ def test_only_this_machine_can_connect(settings: CloudSettings) -> None:
 @pytest.mark.parametrize("victim", [0, 1])
 def test_a_dead_half_is_healed(settings: CloudSettings, victim: int) -> None:
     before = pids(settings)
-    os.kill(before[victim] or 0, signal.SIGKILL)
+    kill_server(before[victim] or 0)
     assert not cloud.status(settings).running
 
     cloud.start(settings)

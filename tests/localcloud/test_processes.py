@@ -68,6 +68,7 @@ def test_what_ignores_sigterm_is_killed(daemon_of: Callable[[str], Daemon]) -> N
 def test_an_unrecorded_process_is_found_by_its_command(daemon_of: Callable[[str], Daemon]) -> None:
     daemon = daemon_of(SLEEP)
     process = daemon.spawn()
+    daemon.wait_until(lambda: up(daemon), 10)
     daemon.pid_file.unlink()
     assert daemon.find() == process
     assert json.loads(daemon.pid_file.read_text())["pid"] == process.pid

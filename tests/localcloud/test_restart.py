@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +12,7 @@ import pytest
 from localcloud import cloud
 from localcloud.settings import CloudSettings
 from tests.localcloud.support import Client, picture
-from tests.support.cloud import running_cloud
+from tests.support.cloud import kill_server, running_cloud
 
 pytestmark = pytest.mark.integration
 
@@ -47,9 +45,9 @@ def wait_for(condition: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
-def kill(pid: int | None) -> None:
-    assert pid is not None
-    os.kill(pid, signal.SIGKILL)
+def kill(server: cloud.ServerStatus) -> None:
+    assert server.pid is not None
+    kill_server(server.pid)
 
 
 def assert_complete(client: Client, job_id: str) -> None:
@@ -64,7 +62,7 @@ def test_a_job_killed_midway_goes_on_and_bills_no_image_twice(
 ) -> None:
     job_id = client.start("m.jsonl", ClientRequestToken="once")
     wait_for(lambda: len(billed(settings)) > 0)
-    kill(cloud.status(settings).rekognition.pid)
+    kill(cloud.status(settings).rekognition)
     before = billed(settings)
     assert 0 < len(before) < IMAGES
     assert cloud.status(settings).rekognition.state == "stopped"
@@ -79,7 +77,7 @@ def test_a_job_killed_midway_goes_on_and_bills_no_image_twice(
 def test_a_job_outlives_the_death_of_s3(client: Client, settings: CloudSettings) -> None:
     job_id = client.start("m.jsonl")
     wait_for(lambda: len(billed(settings)) > 0)
-    kill(cloud.status(settings).s3.pid)
+    kill(cloud.status(settings).s3)
 
     cloud.start(settings)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import socket
 from collections.abc import Iterator
@@ -14,11 +15,17 @@ import psutil
 from localcloud import cloud
 from localcloud.settings import HOST, SEAWEEDFS_PORT_COUNT, CloudSettings
 
+_MOST_WORKERS = 16
+
 
 def free_settings(home: Path, *, s3_fault_proxy: bool = False) -> CloudSettings:
     """Settings on ports that are free now, below the range from which the system takes its own."""
     count = SEAWEEDFS_PORT_COUNT + 2
-    for first in random.sample(range(20_000, 32_000, count), 100):
+    dice = random.SystemRandom()  # Hypothesis seeds the common one alike in all of pytest's workers
+    # Between "it is free" and "it is taken" another worker of pytest could choose it too.
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % _MOST_WORKERS
+    blocks = range(20_000 + worker * count, 32_000, _MOST_WORKERS * count)
+    for first in dice.sample(blocks, len(blocks)):
         if all(_is_free(port) for port in range(first, first + count)):
             return CloudSettings(
                 home=home,
@@ -47,10 +54,15 @@ def running_cloud(
         for server in filter(None, (status.s3, status.rekognition, status.s3_fault_proxy)):
             if server.pid is None:
                 continue
-            process = psutil.Process(server.pid)
-            process.kill()  # its data is the test's: no need to wait for an orderly end
-            process.wait(10)
+            kill_server(server.pid)  # its data is the test's: no need to wait for an orderly end
         cloud.stop(settings)
+
+
+def kill_server(pid: int) -> None:
+    """SIGKILL, and wait until the process is gone: until then it holds its ports."""
+    process = psutil.Process(pid)
+    process.kill()
+    process.wait(10)
 
 
 def _is_free(port: int) -> bool:

@@ -104,8 +104,11 @@ class FaultyCalls:
             return
         body = await _body_of(receive)
         self._source.record(fault.kind, told)
-        if await _client_waits(receive, fault.delay_seconds):
-            await self._app(scope, _replayed(body, receive), send)
+        if fault.detached:
+            await asyncio.sleep(fault.delay_seconds)
+        elif not await _client_waits(receive, fault.delay_seconds):
+            return
+        await self._app(scope, _replayed(body, receive), send)
 
     async def _answer(self, scope: Scope, receive: Receive) -> list[Message]:
         """Let the call take effect, and keep the answer back."""

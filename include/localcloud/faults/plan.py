@@ -84,6 +84,7 @@ class CallFault:
     :param cut: the connection ends before the `request` takes effect, before the `reply`, or in its `body`
     :param delay_seconds: held for so long, before the call takes effect, or `after_effect`; a caller that
         goes away in the meantime was never heard, or never hears
+    :param detached: a held call takes effect also when its caller has gone away: it was on its way
     """
 
     operation: str
@@ -96,6 +97,7 @@ class CallFault:
     cut: Cut | None = None
     delay_seconds: float | None = None
     after_effect: bool = False
+    detached: bool = False
 
     @property
     def kind(self) -> str:
