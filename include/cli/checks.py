@@ -13,6 +13,9 @@ from pathlib import Path
 from cli.console import out
 from cli.settings import CHECKOUT
 
+# Many tests wait for servers. Tests of one file share servers, so they stay together, and in their order.
+SIDE_BY_SIDE = ["-n", "3", "--dist", "loadfile", "--no-loadscope-reorder"]
+
 
 @dataclass(frozen=True, slots=True)
 class Stage:
@@ -28,7 +31,7 @@ def stages(pytest_arguments: Sequence[str]) -> list[Stage]:
         Stage("lint", [str(programs / "ruff"), "check", "."]),
         Stage("types", [str(programs / "mypy")]),
         Stage("imports", [str(programs / "lint-imports")]),
-        Stage("tests", [sys.executable, "-m", "pytest", *pytest_arguments]),
+        Stage("tests", [sys.executable, "-m", "pytest", *SIDE_BY_SIDE, *pytest_arguments]),
     ]
 
 
