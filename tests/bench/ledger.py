@@ -1,21 +1,20 @@
 """How long a day's images take to be looked up among those judged before, and how much memory.
 
-    export PYTHONPATH=plugins
-    python tests/bench/ledger.py build  /tmp/ledger --images 10000000
-    python tests/bench/ledger.py lookup /tmp/ledger --images 1000000 --known 0.5 --mode object
+    export PYTHONPATH=plugins:include
+    python -m tests.bench.ledger <folder> --judged 10000000 --images 1000000 --known 0.5
 
-``build`` makes a lake of days of 100,000 images, in files of 10,000 as they land, a fifth of them with three
+The lake, built once, has days of 100,000 images in files of 10,000 as they land, a fifth of them with three
 labels. Keys are random, so that every file spans the whole listing: the worst case, in which statistics set
-nothing aside. ``lookup`` lists that many images under the same prefix, the given share of them judged before;
-with ``--mode dated`` below a prefix of its own, as a day's uploads mostly are. It reads a local disk, not S3.
+nothing aside. That many images are listed under the same prefix, the given share of them judged before
+(``object``), by other names (``content``), or none of them, below a prefix of their own, as a day's uploads
+mostly are (``dated``). It reads a local disk, not S3. All ways must find as many images and labels.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import resource
-import time
+from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -33,6 +32,7 @@ from modlake.pipeline import landed_schemas
 from modlake.pipeline.fates import PARTS_PER_BATCH
 from modlake.pipeline.inventory import ROWS_PER_PART
 from modlake.pipeline.reuse import Wanted
+from tests.bench.harness import Way, compare
 
 IMAGES_PER_FILE = 10_000
 FILES_PER_DAY = 10
@@ -157,52 +157,175 @@ def listing(images: int, known: float, mode: str) -> pa.Table:
     return table.sort_by("source_ref").combine_chunks()
 
 
-def look_up(home: Path, images: int, known: float, mode: str) -> dict[str, Any]:
-    listed = listing(images, known, mode)
-    wanted = Wanted("7.0", None, 50.0, by_content=mode == "content")
-    before = peak_mb()
-    started = time.perf_counter()
+def find_with_modlake(catalog: SqlCatalog, listed: pa.Table, by_content: bool) -> tuple[int, int]:
+    """Return how many of the listed images were judged before, and how many labels they have."""
     span = (listed["source_ref"][0].as_py(), listed["source_ref"][-1].as_py())
-    lookup = LakeLedger(open_lake(home)).judgements(wanted, span)
-    planned = time.perf_counter()
+    lookup = LakeLedger(catalog).judgements(Wanted("7.0", None, 50.0, by_content=by_content), span)
     found = labels = 0
     batch = PARTS_PER_BATCH * ROWS_PER_PART
-    for first in range(0, images, batch):
+    for first in range(0, listed.num_rows, batch):
         judgements = lookup(listed.slice(first, batch))
         found += judgements.images.num_rows
         labels += judgements.labels.num_rows
+    return found, labels
+
+
+def find_with_duckdb(catalog: SqlCatalog, listed: pa.Table, by_content: bool) -> tuple[int, int]:
+    """Join the listing to the tables' files; the columns that a row needs to be carried over are read."""
+    import duckdb
+
+    with duckdb.connect() as database:
+        database.register("listed", listed)
+        for name in ("images", "labels"):
+            files = [file.removeprefix("file://") for file in table_files(catalog, name)]
+            database.read_parquet(files).create_view(name)
+        same = "same.etag = listed.etag AND same.size_bytes = listed.size_bytes"
+        found = database.sql(
+            f"""
+            SELECT listed.source_ref AS listed_ref, same.*
+            FROM listed JOIN images AS same
+                ON {same if by_content else f"same.source_ref = listed.source_ref AND {same}"}
+            WHERE same.outcome = 'judged' AND same.model_version = '7.0' AND same.adapter_arn IS NULL
+                AND same.min_confidence <= 50
+            QUALIFY row_number() OVER (
+                PARTITION BY listed.source_ref ORDER BY judged_at DESC, day DESC, same.source_ref
+            ) = 1
+            """
+        ).to_arrow_table()
+        labels = database.sql(
+            "SELECT labels.*, found.listed_ref FROM labels JOIN found USING (day, run_id, source_ref)"
+        ).to_arrow_table()
+        return found.num_rows, labels.num_rows
+
+
+def find_with_pandas(catalog: SqlCatalog, listed: pa.Table, by_content: bool) -> tuple[int, int]:
+    """Read the tables, with the columns that a row needs to be carried over, and merge."""
+    import pandas as pd
+
+    filters = [("outcome", "==", "judged"), ("model_version", "==", "7.0"), ("min_confidence", "<=", 50.0)]
+    images = pd.concat(
+        pd.read_parquet(file, filters=filters, dtype_backend="pyarrow")
+        for file in table_files(catalog, "images")
+    )
+    images = images[images["adapter_arn"].isna()]
+    asked = listed.to_pandas(types_mapper=pd.ArrowDtype)
+    if by_content:
+        found = asked.rename(columns={"source_ref": "listed_ref"}).merge(images, on=["etag", "size_bytes"])
+    else:
+        found = asked.merge(images, on=["source_ref", "etag", "size_bytes"])
+        found["listed_ref"] = found["source_ref"]
+    newest = found.sort_values(["judged_at", "day"], ascending=False).drop_duplicates("listed_ref")
+    labels = pd.concat(
+        pd.read_parquet(file, dtype_backend="pyarrow") for file in table_files(catalog, "labels")
+    )
+    of_found = labels.merge(newest[["day", "run_id", "source_ref", "listed_ref"]])
+    return len(newest), len(of_found)
+
+
+def table_files(catalog: SqlCatalog, name: str) -> list[str]:
+    table = catalog.load_table(f"moderation.{name}")
+    return [task.file.file_path for task in table.scan().plan_files()]
+
+
+MODES = ("dated", "object", "content")
+
+WAYS = [
+    Way(
+        "modlake",
+        "LakeLedger: files set aside by statistics, keys first, batches",
+        "tests.bench.ledger:modlake",
+    ),
+    Way("duckdb", "joins over the tables' files", "tests.bench.ledger:duckdb_join"),
+    Way("pandas", "the tables in memory, merges", "tests.bench.ledger:pandas_merge"),
+]
+
+
+def run(
+    size: int = 10_000_000,
+    *,
+    home: Path,
+    images: int = 1_000_000,
+    known: float = 0.5,
+    modes: Sequence[str] = MODES,
+    repeats: int = 1,
+    isolated: bool = True,
+) -> dict[str, Any]:
+    """Look a listing up among ``size`` judged images, in each mode and way; the yardstick is DuckDB.
+
+    The lake is built below ``home`` unless it is there.
+    """
+    lake = home / f"ledger-{size}"
+    if not (lake / "catalog.db").exists():
+        lake.mkdir(parents=True, exist_ok=True)
+        build(lake, size)
+    compared = {
+        mode: compare(
+            mode,
+            "images",
+            images,
+            WAYS,
+            {"home": str(lake), "images": images, "known": known, "mode": mode},
+            yardstick="duckdb",
+            repeats=repeats,
+            isolated=isolated,
+        )
+        for mode in modes
+    }
     return {
-        "mode": mode,
-        "listed": images,
-        "found": found,
-        "labels": labels,
-        "seconds": round(time.perf_counter() - started, 1),
-        "of them planning": round(planned - started, 1),
-        "peak_mb": round(peak_mb()),
-        "of them before": round(before),
+        "title": f"Look {images:,} images up among {size:,} judged ones",
+        "unit": "images",
+        "size": images,
+        "yardstick": "duckdb",
+        "ways": [
+            {**way, "way": f"{way['way']}, {mode}"} for mode, told in compared.items() for way in told["ways"]
+        ],
     }
 
 
-def peak_mb() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+def modlake(home: str, images: int, known: float, mode: str, turn: str) -> Callable[[], tuple[int, int]]:
+    return _prepared(find_with_modlake, home, images, known, mode)
+
+
+def duckdb_join(home: str, images: int, known: float, mode: str, turn: str) -> Callable[[], tuple[int, int]]:
+    return _prepared(find_with_duckdb, home, images, known, mode)
+
+
+def pandas_merge(home: str, images: int, known: float, mode: str, turn: str) -> Callable[[], tuple[int, int]]:
+    return _prepared(find_with_pandas, home, images, known, mode)
+
+
+def _prepared(
+    find: Callable[[SqlCatalog, pa.Table, bool], tuple[int, int]],
+    home: str,
+    images: int,
+    known: float,
+    mode: str,
+) -> Callable[[], tuple[int, int]]:
+    listed = listing(images, known, mode)
+    catalog = open_lake(Path(home))
+    return lambda: find(catalog, listed, mode == "content")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("step", choices=["build", "lookup"])
     parser.add_argument("home", type=Path)
-    parser.add_argument("--images", type=int, required=True)
+    parser.add_argument("--judged", type=int, default=10_000_000)
+    parser.add_argument("--images", type=int, default=1_000_000)
     parser.add_argument("--known", type=float, default=0.5)
-    parser.add_argument("--mode", choices=["object", "dated", "content"], default="object")
-    arguments = parser.parse_args()
-    if arguments.step == "build":
-        arguments.home.mkdir(parents=True)
-        build(arguments.home, arguments.images)
-    else:
-        told = look_up(arguments.home, arguments.images, arguments.known, arguments.mode)
-        print(json.dumps(told))  # noqa: T201
+    parser.add_argument("--modes", choices=MODES, nargs="+", default=MODES)
+    parser.add_argument("--repeats", type=int, default=1)
+    asked = parser.parse_args()
+    told = run(
+        asked.judged,
+        home=asked.home,
+        images=asked.images,
+        known=asked.known,
+        modes=asked.modes,
+        repeats=asked.repeats,
+    )
+    print(json.dumps(told, indent=1))  # noqa: T201
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from modlake.pipeline.landing import LandedShard, land_shard
 from modlake.pipeline.manifests import read_manifest
 from modlake.pipeline.object_store import ObjectStore
 from modlake.pipeline.plan import AnalysisParameters, ManifestLimits, Plan, build_plan
+from modlake.pipeline.s3_uri import split_s3_uri
 
 DAY = date(2026, 11, 21)
 PROJECT_VERSION = "arn:aws:rekognition:us-east-1:111122223333:project/m/version/v/1"
@@ -81,6 +82,7 @@ def finish_job(
     """Leave what a succeeded job and the analysis leave; with ``errors=None`` there is no summary."""
     body = results.encode() if isinstance(results, str) else results
     name = name or (f"{shard}-r{retry}" if retry else f"{shard}")
+    manifest_bucket, manifest_key = split_s3_uri(plan.folder.manifest_uri(shard, retry))
     results_key, summary_key = (
         f"out/{plan.run_id}/{plan.day}/{name}/r",
         f"out/{plan.run_id}/{plan.day}/{name}/s",
@@ -91,7 +93,7 @@ def finish_job(
         "JobName": f"name-{name}",
         "Status": "SUCCEEDED",
         "OperationsConfig": {"DetectModerationLabels": {"MinConfidence": 50.0}},
-        "Input": {"S3Object": {"Bucket": "work", "Name": f"manifest-{name}"}},
+        "Input": {"S3Object": {"Bucket": manifest_bucket, "Name": manifest_key}},
         "Results": {"S3Object": {"Bucket": "work", "Name": results_key}},
         "CreationTimestamp": "2026-11-22T01:00:00+00:00",
         "CompletionTimestamp": "2026-11-22T01:05:00.250000+00:00",
