@@ -62,6 +62,66 @@ RUNS = pa.schema(
     ]
 )
 
+REASON = pa.struct([required(12, "label", pa.string()), required(13, "confidence", pa.float64())])
+
+DECISIONS = pa.schema(
+    [
+        required(1, "day", pa.date32()),
+        required(2, "source_ref", pa.string()),
+        required(3, "verdict", pa.string()),
+        required(4, "policy", pa.string()),
+        required(5, "policy_version", pa.string()),
+        optional(6, "rule", pa.string()),
+        required(7, "reasons", pa.list_(required(11, "element", REASON))),
+        required(8, "mode", pa.string()),
+        required(9, "decided_at", TIMESTAMP),
+        required(10, "run_id", pa.string()),
+    ]
+)
+
+ACTIONS = pa.schema(
+    [
+        required(1, "action_id", pa.string()),
+        required(2, "day", pa.date32()),
+        required(3, "source_ref", pa.string()),
+        required(4, "kind", pa.string()),
+        required(5, "status", pa.string()),
+        required(6, "target", pa.string()),
+        required(7, "detail", pa.string()),
+        required(8, "requested_at", TIMESTAMP),
+        optional(9, "completed_at", TIMESTAMP),
+        optional(10, "undone_by", pa.string()),
+        required(11, "actor", pa.string()),
+        required(12, "etag", pa.string()),
+        optional(13, "policy", pa.string()),
+        optional(14, "policy_version", pa.string()),
+        optional(15, "rule", pa.string()),
+        optional(16, "verdict", pa.string()),
+        optional(17, "undoes", pa.string()),
+        optional(18, "reason", pa.string()),
+        required(19, "enforcement_id", pa.string()),
+    ]
+)
+
+ENFORCEMENTS = pa.schema(
+    [
+        required(1, "day", pa.date32()),
+        required(2, "enforcement_id", pa.string()),
+        required(3, "run_id", pa.string()),
+        required(4, "policy", pa.string()),
+        required(5, "policy_version", pa.string()),
+        required(6, "mode", pa.string()),
+        optional(7, "rule", pa.string()),
+        required(8, "verdict", pa.string()),
+        required(9, "images", pa.int64()),
+        required(10, "share", pa.float64()),
+        required(11, "decided_at", TIMESTAMP),
+        required(12, "newly_hit", pa.int64()),
+        required(13, "released", pa.int64()),
+        required(14, "unchanged", pa.int64()),
+    ]
+)
+
 
 @dataclass(frozen=True, slots=True)
 class LakeTable:
@@ -83,17 +143,26 @@ class LakeTable:
         """The columns without ids: in a table that got columns later, catalogs number them otherwise."""
         return schema_to_pyarrow(self.schema, include_field_ids=False)
 
+    @property
+    def partition(self) -> PartitionSpec:
+        """Identity of the column ``day``, wherever it stands."""
+        day = self.schema.find_field("day").field_id
+        return PartitionSpec(
+            PartitionField(source_id=day, field_id=1000, transform=IdentityTransform(), name="day")
+        )
+
 
 IMAGES_TABLE = LakeTable("images", landed_schemas.IMAGES)
 LABELS_TABLE = LakeTable("labels", landed_schemas.LABELS)
 JOBS_TABLE = LakeTable("jobs", JOBS)
 RUNS_TABLE = LakeTable("runs", RUNS)
-TABLES = (IMAGES_TABLE, LABELS_TABLE, JOBS_TABLE, RUNS_TABLE)
+DECISIONS_TABLE = LakeTable("decisions", DECISIONS)
+ACTIONS_TABLE = LakeTable("actions", ACTIONS)
+ENFORCEMENTS_TABLE = LakeTable("enforcements", ENFORCEMENTS)
 
-# Every table's first column is the day.
-DAY_PARTITION = PartitionSpec(
-    PartitionField(source_id=1, field_id=1000, transform=IdentityTransform(), name="day")
-)
+# What publishing a day replaces, in the order of its commits.
+PUBLISHED_TABLES = (IMAGES_TABLE, LABELS_TABLE, JOBS_TABLE, RUNS_TABLE)
+TABLES = (*PUBLISHED_TABLES, DECISIONS_TABLE, ACTIONS_TABLE, ENFORCEMENTS_TABLE)
 
 PROPERTIES = {
     "write.parquet.compression-codec": "zstd",

@@ -1,0 +1,72 @@
+"""What the tables know of one image, day by day."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from cli.query import Lake, Rows
+
+# Rows of one day belong together by their run, which only a published run has in the table runs.
+_IMAGES = """SELECT i.*, j.job_name, j.engine AS job_engine, j.status AS job_status, j.started_at,
+    j.completed_at, j.estimated_cost_usd / nullif(j.image_count, 0) AS cost_usd, r.published_at
+FROM images i
+LEFT JOIN runs r ON r.day = i.day AND r.run_id = i.run_id
+LEFT JOIN jobs j ON j.day = i.day AND j.run_id = i.run_id AND j.job_id = i.job_id
+WHERE i.source_ref = $ref ORDER BY i.day"""
+_BY_DAY = {
+    "labels": "SELECT * FROM labels WHERE source_ref = $ref ORDER BY confidence DESC, taxonomy_level",
+    "decisions": "SELECT * FROM decisions WHERE source_ref = $ref ORDER BY mode, policy",
+    "actions": "SELECT * FROM actions WHERE source_ref = $ref ORDER BY requested_at, action_id",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ImageDay:
+    """One day's rows of an image, as in the tables; ``image`` is None when only something else is known.
+
+    Each row of ``actions`` has its ``detail`` as read from JSON.
+    """
+
+    day: str
+    image: dict[str, Any] | None
+    labels: list[dict[str, Any]]
+    decisions: list[dict[str, Any]]
+    actions: list[dict[str, Any]]
+
+
+def read_story(lake: Lake, source_ref: str, day: str | None = None) -> list[ImageDay]:
+    """Return what is known of an image, the oldest day first; nothing when it was never listed."""
+    rows = {"images": _read(lake, "images", _IMAGES, source_ref)}
+    rows |= {table: _read(lake, table, sql, source_ref) for table, sql in _BY_DAY.items()}
+    for action in rows["actions"]:
+        action["detail"] = json.loads(action["detail"])
+    days = sorted({str(row["day"]) for found in rows.values() for row in found})
+    of = {
+        (table, each): [row for row in found if str(row["day"]) == each]
+        for table, found in rows.items()
+        for each in days
+    }
+    return [
+        ImageDay(
+            each,
+            next(iter(of["images", each]), None),
+            *(of[table, each] for table in _BY_DAY),
+        )
+        for each in days
+        if day in (None, each)
+    ]
+
+
+def published_days(lake: Lake) -> list[str]:
+    """Return the days that are published, the oldest first."""
+    if "runs" not in lake.locations:
+        return []
+    found: Rows = lake.query("SELECT DISTINCT day FROM runs ORDER BY day")
+    return [str(row[0]) for row in found.rows]
+
+
+def _read(lake: Lake, table: str, sql: str, source_ref: str) -> list[dict[str, Any]]:
+    # A lake of an earlier version has no decisions and actions yet.
+    return lake.query(sql, ref=source_ref).records() if table in lake.locations else []

@@ -1,0 +1,129 @@
+"""Replacing a day of a table by one transaction, and trying again when others commit at the same time."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import date, timedelta
+from typing import TypeVar
+
+import pyarrow as pa
+from pyiceberg.exceptions import CommitFailedException, CommitStateUnknownException, ValidationException
+from pyiceberg.io.pyarrow import parquet_file_to_data_file
+from pyiceberg.manifest import DataFile
+from pyiceberg.table import Table, Transaction
+from sqlalchemy.exc import OperationalError
+from tenacity import (
+    RetryError,
+    Retrying,
+    retry_if_exception_type,
+    stop_after_attempt,
+    wait_random_exponential,
+)
+
+from modlake.exceptions import ModlakeTerminalError, ModlakeTransientError
+
+T = TypeVar("T")
+
+_ATTEMPTS = 8
+_EPOCH = date(1970, 1, 1)
+
+
+class OvertakenError(Exception):
+    """Somebody else committed to the same day in between."""
+
+
+# None of these leaves a table half written, and to replace a day again is harmless.
+_CONFLICTS = (
+    CommitFailedException,
+    CommitStateUnknownException,
+    ValidationException,
+    OperationalError,
+    OvertakenError,
+)
+
+
+def until_committed(commit: Callable[[], T], doing: str) -> tuple[T, int]:
+    """Return what ``commit`` returns, and at which try; what it reads it must read anew each time.
+
+    :param doing: for example "2026-11-21 could not be published"
+    :raises ModlakeTransientError: others kept committing to the same tables
+    """
+    retrying = Retrying(
+        retry=retry_if_exception_type(_CONFLICTS),
+        stop=stop_after_attempt(_ATTEMPTS),
+        wait=wait_random_exponential(multiplier=0.2, max=10),
+    )
+    try:
+        result = retrying(commit)
+    except RetryError as error:
+        conflict = error.last_attempt.exception()
+        raise ModlakeTransientError(
+            f"{doing}: other writers were faster {_ATTEMPTS} times "
+            f"({conflict!r}). Try again, and lower the slots of the pool modlake_publish if it happens often."
+        ) from conflict
+    return result, retrying.statistics["attempt_number"]
+
+
+def of_day(day: date) -> str:
+    """Return the filter of a day's rows."""
+    return f"day = '{day.isoformat()}'"
+
+
+def replace_with_rows(table: Table, day: date, rows: pa.Table, properties: dict[str, str]) -> int | None:
+    """Let the day consist of these rows; return the snapshot, None when the table never had any."""
+    with table.transaction() as transaction:
+        _delete_day(transaction, day, properties)
+        if rows.num_rows:
+            transaction.append(rows, properties)
+    return _snapshot_id(table)
+
+
+def replace_with_files(
+    table: Table, day: date, files: list[DataFile], properties: dict[str, str]
+) -> int | None:
+    """Let the day consist of these data files; return the snapshot, None when the table never had any."""
+    with table.transaction() as transaction:
+        _delete_day(transaction, day, properties)
+        if files:
+            # Not add_files(): it looks for the names in every file of the table, which attempt-unique names
+            # spare, and sets a name mapping, which files with field ids don't need.
+            with transaction.update_snapshot(snapshot_properties=properties).fast_append() as append:
+                for file in files:
+                    append.append_data_file(file)
+    return _snapshot_id(table)
+
+
+def describe_files(table: Table, uris: list[str], day: date, mend: str) -> list[DataFile]:
+    """Return files as Iceberg knows them, with the statistics of their columns.
+
+    :raises ModlakeTerminalError: one can't be read or holds rows of another day; its text ends in ``mend``
+    """
+    with ThreadPoolExecutor() as executor:
+        return list(executor.map(lambda uri: _describe_file(table, uri, day, mend), uris))
+
+
+def _describe_file(table: Table, uri: str, day: date, mend: str) -> DataFile:
+    try:
+        file = parquet_file_to_data_file(table.io, table.metadata, uri)
+    except (ValueError, FileNotFoundError) as error:
+        raise ModlakeTerminalError(
+            f"{uri} can't become part of {table.name()[-1]}: {error}. {mend}"
+        ) from error
+    partition_day = _EPOCH + timedelta(days=file.partition[0])
+    if partition_day != day:
+        raise ModlakeTerminalError(f"{uri} holds rows of {partition_day}, not of {day}. {mend}")
+    return file
+
+
+def _delete_day(transaction: Transaction, day: date, properties: dict[str, str]) -> None:
+    # Also where the day has no rows: the deletion makes pyiceberg check for rivals of the same day.
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Delete operation did not match any records")
+        transaction.delete(of_day(day), properties)
+
+
+def _snapshot_id(table: Table) -> int | None:
+    snapshot = table.current_snapshot()
+    return snapshot.snapshot_id if snapshot is not None else None

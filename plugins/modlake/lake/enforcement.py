@@ -1,0 +1,123 @@
+"""From the labels of a published day to decisions, and to intents for what is left to be done about them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from datetime import date
+from time import monotonic
+from typing import Any
+
+from pyiceberg.catalog import Catalog
+
+from modlake.lake.actions import read_actions
+from modlake.lake.decisions import DayDecisions, Figures, read_enforcements, read_published
+from modlake.pipeline.object_store import ObjectStore
+from modlake.policy.brake import Excess, ShareHistory, Tally, find_excesses
+from modlake.policy.enforcement_folder import (
+    EnforcementFolder,
+    new_enforcement_id,
+    write_enforcement,
+    write_intents,
+)
+from modlake.policy.intent_planning import ActionHistory, Targets, plan_intents
+from modlake.policy.intents import Intent
+from modlake.policy.policy import Policy
+
+
+@dataclass(frozen=True, slots=True)
+class Enforcement:
+    """What was decided about a day, and what is left to be done in ``batches`` of intents.
+
+    ``intents`` counts them by kind; ``held`` are the moves that a person must approve. ``changed`` is False
+    when the table ``decisions`` held the same already.
+    """
+
+    day: date
+    enforcement_id: str
+    run_id: str
+    images: int
+    figures: list[Figures]
+    changed: bool
+    batches: int
+    intents: dict[str, int]
+    held: list[Excess]
+
+    def to_dict(self, policies: Sequence[Policy]) -> dict[str, Any]:
+        """Return the content of ``enforcement.json``, with the policies in short."""
+        return asdict(self) | {
+            "day": self.day.isoformat(),
+            "policies": [
+                {
+                    "name": policy.name,
+                    "version": policy.version,
+                    "mode": policy.status,
+                    "brake": policy.brake and asdict(policy.brake),
+                }
+                for policy in policies
+            ],
+            "rules": {
+                policy.name: {rule.name: rule.description for rule in policy.rules} for policy in policies
+            },
+        }
+
+
+def plan_enforcement(
+    catalog: Catalog,
+    store: ObjectStore,
+    *,
+    day: date,
+    work_uri: str,
+    policies: Sequence[Policy],
+    targets: Targets,
+    batch_size: int,
+    report: Callable[[str], None],
+) -> Enforcement:
+    """Decide a published day, and write down what is left to be done about it, but do nothing.
+
+    Intents are the difference between what the live policies ask for and what ``actions`` says was done; so
+    whatever was killed or rejected before, this finds the rest. The folder of the enforcement gets
+    ``enforcement.json`` last.
+
+    Raises ModlakeTerminalError when the day isn't published or an action has no target,
+    ModlakeTransientError when the day is being published anew.
+    """
+    targets.check(policies)
+    published = read_published(catalog, day)
+    history = ActionHistory(read_actions(catalog, day=day))
+    named = [f"{policy.name} {policy.version} {policy.status}" for policy in policies]
+    folder = EnforcementFolder(
+        work_uri, day, new_enforcement_id(day, published.run_id, named, history.failures)
+    )
+    decisions = DayDecisions(catalog, published, policies)
+
+    def intents() -> Iterator[Intent]:
+        started = monotonic()
+        for batch in decisions.batches():
+            yield from plan_intents(
+                batch, history, policies, targets, day=day.isoformat(), enforcement_id=folder.enforcement_id
+            )
+            rate = decisions.images / max(monotonic() - started, 0.001)
+            minutes_left = (published.images - decisions.images) / max(rate, 0.001) / 60
+            report(
+                f"Decided {decisions.images:,} of {published.images:,} images, {rate:,.0f} images/s, "
+                f"{minutes_left:.1f} min left"
+            )
+
+    tally = Tally()
+    batches = write_intents(store, folder, tally.counting(intents()), batch_size)
+    figures, changed = decisions.commit(folder.enforcement_id)
+    before = ShareHistory(row for row in read_enforcements(catalog) if row["day"] != day)
+    enforcement = Enforcement(
+        day=day,
+        enforcement_id=folder.enforcement_id,
+        run_id=published.run_id,
+        images=decisions.images,
+        figures=figures,
+        changed=changed,
+        batches=batches,
+        intents=dict(tally.kinds),
+        held=find_excesses(tally, decisions.images, policies, before),
+    )
+    write_enforcement(store, folder, enforcement.to_dict(policies))
+    return enforcement

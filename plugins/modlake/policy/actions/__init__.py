@@ -1,0 +1,1 @@
+"""What is done about an image, and how it is taken back."""

@@ -1,0 +1,37 @@
+"""The results of a batch, in parts that are written once and never changed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from modlake.pipeline.object_store import ObjectStore
+from modlake.pipeline.s3_uri import split_s3_uri
+from modlake.policy.enforcement_folder import EnforcementFolder
+from modlake.policy.intents import ActionResult
+
+
+class ResultParts:
+    """``results/<batch>-<part>.jsonl`` of an enforcement; the first result of an action counts."""
+
+    def __init__(self, store: ObjectStore, folder: EnforcementFolder, batch: int) -> None:
+        self._store = store
+        self._prefix = f"{folder.results_uri}{batch:05d}-"
+        self._next = 0
+
+    def read(self) -> dict[str, ActionResult]:
+        """Return what is known by action id, and go on behind the last part."""
+        bucket, prefix = split_s3_uri(self._prefix)
+        results: dict[str, ActionResult] = {}
+        for page in self._store.list_objects(bucket, prefix):
+            for listed in page:
+                self._next = int(listed.key[len(prefix) :].removesuffix(".jsonl")) + 1
+                for line in self._store.read(listed.source_ref).splitlines():
+                    result = ActionResult.from_json(line)
+                    results.setdefault(result.action_id, result)
+        return results
+
+    def write(self, results: Sequence[ActionResult]) -> None:
+        """Add a part; raise ObjectExistsError when another attempt writes too."""
+        body = "".join(f"{result.to_json()}\n" for result in results).encode()
+        self._store.write(f"{self._prefix}{self._next:05d}.jsonl", body, if_absent=True)
+        self._next += 1

@@ -1,0 +1,78 @@
+"""What a person has taken back: which actions, and by which intents."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any
+
+from modlake.exceptions import ModlakeTerminalError
+from modlake.policy.intents import MODLAKE, REQUESTED, Intent, undo_id, undo_of
+
+
+@dataclass(frozen=True, slots=True)
+class TakingBack:
+    """The actions of one day that are taken back, as rows of ``actions``, and the intents that do it."""
+
+    day: date
+    enforcement_id: str
+    originals: list[Mapping[str, Any]]
+    intents: list[Intent]
+
+
+@dataclass(frozen=True, slots=True)
+class UndoPlan:
+    """``skipped`` counts the actions that are not in effect, by status."""
+
+    days: list[TakingBack]
+    skipped: dict[str, int]
+
+    @property
+    def originals(self) -> list[Mapping[str, Any]]:
+        return [original for each in self.days for original in each.originals]
+
+
+def plan_undo(
+    actions: Iterable[Mapping[str, Any]], *, actor: str, reason: str | None, now: datetime
+) -> UndoPlan:
+    """
+    Plan to take back those of the actions that are in effect.
+
+    The same actions make the same enforcement, so that whoever asks again goes on with it; unless their undo
+    has ended without success, then it begins anew.
+
+    :param actions: rows of ``actions``, with the undos of the actions among them
+    :raises ModlakeTerminalError: the actor is Modlake itself, whose undos mean no person
+    """
+    if not actor or actor == MODLAKE:
+        raise ModlakeTerminalError(f"{actor!r} is no person: say with --actor who takes the actions back.")
+    skipped: Counter[str] = Counter()
+    by_day: dict[date, list[Mapping[str, Any]]] = {}
+    vain: set[str] = set()
+    for row in actions:
+        if row["undoes"] is not None:
+            if row["status"] != REQUESTED:
+                vain.add(row["undoes"])
+        elif row["status"] == "completed":
+            by_day.setdefault(row["day"], []).append(row)
+        else:
+            skipped[row["status"]] += 1
+    days = []
+    for day, rows in sorted(by_day.items()):
+        originals = sorted(rows, key=lambda row: (row["source_ref"], row["action_id"]))
+        begins_anew = any(row["action_id"] in vain for row in originals)
+        enforcement_id = _enforcement_id(originals, now.isoformat() if begins_anew else "")
+        intents = [
+            undo_of(row, enforcement_id=enforcement_id, actor=actor, reason=reason) for row in originals
+        ]
+        days.append(TakingBack(day, enforcement_id, originals, intents))
+    return UndoPlan(days, dict(skipped))
+
+
+def _enforcement_id(originals: Iterable[Mapping[str, Any]], begun: str) -> str:
+    meaning = json.dumps([[undo_id(row["action_id"]) for row in originals], begun])
+    return f"undo-{hashlib.sha256(meaning.encode()).hexdigest()[:16]}"

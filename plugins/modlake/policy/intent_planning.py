@@ -1,0 +1,253 @@
+"""What is to be done about images: the difference between what policies decide and what was done before."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from modlake.exceptions import ModlakeTerminalError
+from modlake.pipeline.columns import Column
+from modlake.policy.intents import (
+    MODLAKE,
+    REQUESTED,
+    UNDONE,
+    Intent,
+    action_id,
+    undo_of,
+)
+from modlake.policy.policy import Policy, Verdict
+
+# What a target is called in the settings, by kind of action.
+TARGET_NAMES = {
+    "tag": "key",
+    "quarantine": "uri",
+    "review_queue": "uri",
+    "notify_sns": "topic_arn",
+    "notify_sqs": "queue_url",
+    "notify_webhook": "conn_id",
+}
+
+
+class ActionHistory:
+    """The actions of a day so far, by image; made of rows of ``actions``."""
+
+    def __init__(self, actions: pa.Table) -> None:
+        self._by_image: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        for row in actions.sort_by("requested_at").to_pylist():
+            self._by_image[row["source_ref"]].append(row)
+
+    @property
+    def source_refs(self) -> Column:
+        """The images that something was done about, or asked for."""
+        return pa.array(self._by_image, pa.string())
+
+    @property
+    def failures(self) -> list[str]:
+        """Which failures there are, by action and enforcement: trying them again is a new enforcement."""
+        rows = (row for rows in self._by_image.values() for row in rows)
+        return sorted(
+            f"{row['action_id']} {row['enforcement_id']}" for row in rows if row["status"] == "failed"
+        )
+
+    def of(self, source_ref: str, etag: str) -> _ImageHistory:
+        rows = [row for row in self._by_image.get(source_ref, ()) if row["etag"] == etag]
+        return _ImageHistory(
+            [row for row in rows if row["undoes"] is None],
+            {row["undoes"]: row for row in rows if row["undoes"] is not None},
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _ImageHistory:
+    """What was done about an image as it is now; ``undos`` by the action that they take back."""
+
+    actions: list[dict[str, Any]]
+    undos: dict[str, dict[str, Any]]
+
+    @property
+    def open(self) -> list[dict[str, Any]]:
+        """The actions that may be in effect."""
+        return [row for row in self.actions if row["status"] in (REQUESTED, "completed")]
+
+    def named(self, kind: str, target: str) -> list[dict[str, Any]]:
+        return [row for row in self.actions if (row["kind"], row["target"]) == (kind, target)]
+
+    def undo_status(self, row: Mapping[str, Any]) -> str | None:
+        undo = self.undos.get(row["action_id"])
+        return undo["status"] if undo else None
+
+    @property
+    def undone_by_people(self) -> set[str]:
+        """The kinds that a person has taken back, or is about to."""
+        return {
+            undo["kind"]
+            for undo in self.undos.values()
+            if undo["actor"] != MODLAKE and undo["status"] != "failed"
+        }
+
+
+class Targets:
+    """Where actions go, by kind; as in the Airflow variable ``modlake_action_targets``."""
+
+    def __init__(self, settings: Mapping[str, Mapping[str, str]]) -> None:
+        self._settings = settings
+
+    def check(self, policies: Iterable[Policy]) -> None:
+        """Raise ModlakeTerminalError when a live policy names a kind that has no target."""
+        for policy in policies:
+            if policy.status == "live":
+                named = {kind for kinds in policy.actions.values() for kind in kinds}
+                for kind in sorted(named | {kind for rule in policy.rules for kind in rule.actions or ()}):
+                    self._check(policy, kind)
+
+    def _check(self, policy: Policy, kind: str) -> None:
+        name = TARGET_NAMES.get(kind)
+        if name is None:
+            raise ModlakeTerminalError(
+                f"The policy {policy.name} names the action {kind!r}, which there is not: "
+                f"choose among {', '.join(TARGET_NAMES)}."
+            )
+        if not self._settings.get(kind, {}).get(name):
+            raise ModlakeTerminalError(
+                f"The policy {policy.name} names the action {kind!r}, which has no target: set "
+                f'{{"{kind}": {{"{name}": …}}}} in the Airflow variable modlake_action_targets.'
+            )
+
+    def of(self, kind: str, verdict: str) -> str:
+        target = self._settings[kind][TARGET_NAMES[kind]]
+        # A tag tells the verdict: another verdict is another action.
+        return f"{target}={verdict}" if kind == "tag" else target
+
+
+def plan_intents(
+    decisions: pa.Table,
+    history: ActionHistory,
+    policies: Sequence[Policy],
+    targets: Targets,
+    *,
+    day: str,
+    enforcement_id: str,
+) -> Iterator[Intent]:
+    """Yield what is left to be done and to be taken back, image by image.
+
+    Of several live policies those with the most severe verdict have their actions done. What was done before
+    and is not asked for any more is taken back. What a person has taken back is not done again, as long as
+    the image is the same.
+
+    :param decisions: rows of ``decisions`` and the images' ``etag``; an image that isn't among them is let be
+    """
+    planner = _Planner(policies, targets, day, enforcement_id)
+    is_live: Column = pc.equal(decisions["mode"], pa.scalar("live"))
+    live = decisions.filter(is_live)
+    decided = _of_images(live, planner.acted_on(live), history.source_refs).to_pylist()
+    # Also an image without a live decision may have a history: no policy is live any more.
+    known = _of_images(decisions, history.source_refs)
+    by_image: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in known.select(["source_ref", "etag"]).to_pylist():
+        by_image.setdefault((row["source_ref"], row["etag"]), [])
+    for row in decided:
+        by_image.setdefault((row["source_ref"], row["etag"]), []).append(row)
+    for (source_ref, etag), rows in sorted(by_image.items()):
+        yield from planner.plan(rows, history.of(source_ref, etag))
+
+
+class _Planner:
+    def __init__(self, policies: Sequence[Policy], targets: Targets, day: str, enforcement_id: str) -> None:
+        self._policies = {policy.name: policy for policy in policies}
+        self._targets = targets
+        self._day = day
+        self._enforcement_id = enforcement_id
+
+    def acted_on(self, live: pa.Table) -> Column:
+        """Return the images whose decisions ask for any action."""
+        columns = ["policy", "rule", "verdict"]
+        combinations = live.select(columns).group_by(columns).aggregate([]).to_pylist()
+        acting = {(row["policy"], row["rule"], row["verdict"]) for row in combinations if self._kinds(row)}
+        masks = [_has(live, *combination) for combination in sorted(acting, key=str)]
+        acted_on = [_names(live.filter(mask)) for mask in masks]
+        return pa.concat_arrays([pa.array([], pa.string()), *acted_on]).unique()
+
+    def plan(self, rows: list[dict[str, Any]], history: _ImageHistory) -> Iterator[Intent]:
+        wanted = self._wanted(rows)
+        superseded = []
+        for row in history.open:
+            undo_status = history.undo_status(row)
+            is_wanted = (row["kind"], row["target"]) in wanted
+            # An undo that began is brought to its end, whatever is wanted now.
+            if undo_status == REQUESTED or (not is_wanted and undo_status in (None, "failed")):
+                superseded.append(row)
+        verdicts = ", ".join(sorted({row["verdict"] for row in rows})) or "no verdict"
+        for row in superseded:
+            yield undo_of(
+                row, enforcement_id=self._enforcement_id, actor=MODLAKE, reason=f"Released: {verdicts} now"
+            )
+        for (kind, target), row in wanted.items():
+            if kind not in history.undone_by_people:
+                yield from self._do(kind, target, row, history, superseded)
+
+    def _do(
+        self,
+        kind: str,
+        target: str,
+        row: dict[str, Any],
+        history: _ImageHistory,
+        superseded: list[dict[str, Any]],
+    ) -> Iterator[Intent]:
+        earlier = history.named(kind, target)
+        ended = [each for each in earlier if each["status"] == UNDONE or each in superseded]
+        current = [each for each in earlier if each not in ended]
+        # One that failed, or that nobody knows the end of, is tried again under its own name.
+        if any(each["status"] not in (REQUESTED, "failed") for each in current):
+            return
+        yield Intent(
+            action_id=action_id(self._day, row["source_ref"], row["etag"], kind, target, len(ended)),
+            day=self._day,
+            source_ref=row["source_ref"],
+            etag=row["etag"],
+            kind=kind,
+            target=target,
+            enforcement_id=self._enforcement_id,
+            detail={"labels": row["reasons"]},
+            policy=row["policy"],
+            policy_version=row["policy_version"],
+            rule=row["rule"],
+            verdict=row["verdict"],
+        )
+
+    def _wanted(self, rows: list[dict[str, Any]]) -> dict[tuple[str, str], dict[str, Any]]:
+        """Return the decision that asks for an action, by kind and target."""
+        most = max((Verdict(row["verdict"]).severity for row in rows), default=0)
+        wanted: dict[tuple[str, str], dict[str, Any]] = {}
+        order = list(self._policies)
+        for row in sorted(rows, key=lambda row: order.index(row["policy"])):
+            if Verdict(row["verdict"]).severity == most:
+                for kind in self._kinds(row):
+                    wanted.setdefault((kind, self._targets.of(kind, row["verdict"])), row)
+        return wanted
+
+    def _kinds(self, row: Mapping[str, Any]) -> tuple[str, ...]:
+        policy = self._policies[row["policy"]]
+        rule = policy.rule(row["rule"]) if row["rule"] is not None else None
+        return policy.actions_for(rule, Verdict(row["verdict"]))
+
+
+def _of_images(rows: pa.Table, *source_refs: Column) -> pa.Table:
+    wanted: Column = pa.concat_arrays(list(source_refs)).unique()
+    is_wanted: Column = pc.is_in(_names(rows), value_set=wanted)
+    return rows.filter(is_wanted)
+
+
+def _names(rows: pa.Table) -> Column:
+    return rows["source_ref"].combine_chunks().cast(pa.string())
+
+
+def _has(rows: pa.Table, policy: str, rule: str | None, verdict: str) -> Column:
+    has_policy: Column = pc.equal(rows["policy"], pa.scalar(policy))
+    has_verdict: Column = pc.equal(rows["verdict"], pa.scalar(verdict))
+    has_rule: Column = pc.is_null(rows["rule"]) if rule is None else pc.equal(rows["rule"], pa.scalar(rule))
+    return pc.and_(pc.and_(has_policy, has_verdict), pc.fill_null(has_rule, False))

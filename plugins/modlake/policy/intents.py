@@ -1,0 +1,107 @@
+"""What is to be done about an image, and what became of it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Literal, TypeAlias
+
+Status: TypeAlias = Literal["completed", "failed", "replaced", "gone"]
+"""How an action ended: done; not possible; not done, as the object is another one or not there."""
+
+REQUESTED, UNDONE = "requested", "undone"
+
+MODLAKE = "modlake"
+"""The actor of everything that no person asked for."""
+
+_DIGITS = 24
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """One action that is to be carried out, or taken back when ``undoes`` names one.
+
+    ``detail`` has the ``labels`` that led to the decision. That of an undo has, as ``original``, the detail
+    of the action that it takes back; of this one are policy, rule and verdict, too. ``decided_at`` is
+    ISO 8601, and the same for every try of the intent.
+    """
+
+    action_id: str
+    day: str
+    source_ref: str
+    etag: str
+    kind: str
+    target: str
+    detail: dict[str, Any] = field(default_factory=dict)
+    undoes: str | None = None
+    policy: str | None = None
+    policy_version: str | None = None
+    rule: str | None = None
+    verdict: str | None = None
+    actor: str = MODLAKE
+    reason: str | None = None
+    enforcement_id: str = ""
+    decided_at: str = field(default_factory=lambda: datetime.now(UTC).isoformat(), compare=False)
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), ensure_ascii=False, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, line: str | bytes) -> Intent:
+        return cls(**json.loads(line))
+
+
+@dataclass(frozen=True, slots=True)
+class ActionResult:
+    """How an intent ended; ``completed_at`` is ISO 8601."""
+
+    action_id: str
+    status: Status
+    detail: dict[str, Any]
+    completed_at: str
+    undoes: str | None = None
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), ensure_ascii=False, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, line: str | bytes) -> ActionResult:
+        return cls(**json.loads(line))
+
+
+def action_id(day: str, source_ref: str, etag: str, kind: str, target: str, generation: int) -> str:
+    """Name an action; ``generation`` counts those before it that were the same and were taken back."""
+    return _digest_id(day, source_ref, etag, kind, target, str(generation))
+
+
+def undo_id(original_id: str) -> str:
+    """Name the action that takes another one back: there is only one such."""
+    return _digest_id(original_id, "undo")
+
+
+def _digest_id(*parts: str) -> str:
+    return f"act-{hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:_DIGITS]}"
+
+
+def undo_of(original: Mapping[str, Any], *, enforcement_id: str, actor: str, reason: str | None) -> Intent:
+    """Return the intent that takes back an action, given as a row of ``actions``."""
+    return Intent(
+        action_id=undo_id(original["action_id"]),
+        day=str(original["day"]),
+        source_ref=original["source_ref"],
+        etag=original["etag"],
+        kind=original["kind"],
+        target=original["target"],
+        enforcement_id=enforcement_id,
+        detail={"original": json.loads(original["detail"])},
+        undoes=original["action_id"],
+        policy=original["policy"],
+        policy_version=original["policy_version"],
+        rule=original["rule"],
+        verdict=original["verdict"],
+        actor=actor,
+        reason=reason,
+    )

@@ -1,0 +1,162 @@
+"""The table of actions: requested, ended, taken back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from pyiceberg.catalog import Catalog
+
+from modlake.exceptions import ModlakeTerminalError
+from modlake.lake.actions import add_intents, read_actions, record_results
+from modlake.policy.intents import ActionResult, Intent, action_id, undo_of
+from tests.lake.conftest import Lake
+from tests.support.days import DAY
+from tests.support.labelled_days import ref
+
+Rows = Callable[[str], list[dict[str, Any]]]
+
+ENDED = "2026-11-22T03:00:00+00:00"
+
+
+def intent(key: str = "a.jpg", kind: str = "tag", **changes: Any) -> Intent:
+    day, source_ref, target = DAY.isoformat(), ref(key), f"target of {kind}"
+    made = Intent(
+        action_id=action_id(day, source_ref, "e1", kind, target, 0),
+        day=day,
+        source_ref=source_ref,
+        etag="e1",
+        kind=kind,
+        target=target,
+        detail={"labels": [{"label": "Explicit", "confidence": 91.5}]},
+        policy="house",
+        policy_version="0123456789ab",
+        rule="nudity",
+        verdict="block",
+        enforcement_id="enf-1",
+    )
+    return replace(made, **changes)
+
+
+def ended(done: Intent, status: Any = "completed", **detail: Any) -> ActionResult:
+    return ActionResult(done.action_id, status, detail, ENDED, done.undoes)
+
+
+def snapshots(catalog: Catalog) -> int:
+    return len(catalog.load_table("moderation.actions").snapshots())
+
+
+def test_intents_are_requested_once(catalog: Catalog, rows: Rows) -> None:
+    intents = [intent(), intent(kind="quarantine"), intent("b.jpg")]
+    assert add_intents(catalog, DAY, intents) == 3
+    before = snapshots(catalog)
+    assert add_intents(catalog, DAY, reversed(intents)) == 0
+    assert add_intents(catalog, DAY, []) == 0
+    assert snapshots(catalog) == before
+    (row,) = [row for row in rows("actions") if row["action_id"] == intents[0].action_id]
+    assert row | {"requested_at": None} == {
+        "action_id": intents[0].action_id,
+        "day": DAY,
+        "source_ref": ref("a.jpg"),
+        "kind": "tag",
+        "status": "requested",
+        "target": "target of tag",
+        "detail": '{"labels": [{"confidence": 91.5, "label": "Explicit"}]}',
+        "requested_at": None,
+        "completed_at": None,
+        "undone_by": None,
+        "actor": "modlake",
+        "etag": "e1",
+        "policy": "house",
+        "policy_version": "0123456789ab",
+        "rule": "nudity",
+        "verdict": "block",
+        "undoes": None,
+        "reason": None,
+        "enforcement_id": "enf-1",
+    }
+
+
+def test_results_keep_what_led_to_the_action(catalog: Catalog, rows: Rows) -> None:
+    done = intent()
+    add_intents(catalog, DAY, [done, intent("b.jpg")])
+    assert record_results(catalog, DAY, [ended(done, key="moderation")]) == 1
+    before = snapshots(catalog)
+    assert record_results(catalog, DAY, [ended(done, "failed", late="answer")]) == 0
+    assert record_results(catalog, DAY, []) == 0
+    assert snapshots(catalog) == before
+    found = {row["source_ref"]: row for row in rows("actions")}
+    assert found[ref("a.jpg")]["status"] == "completed"
+    assert found[ref("a.jpg")]["completed_at"] == datetime(2026, 11, 22, 3, tzinfo=UTC)
+    assert json.loads(found[ref("a.jpg")]["detail"]) == {**done.detail, "key": "moderation"}
+    assert found[ref("b.jpg")]["status"] == "requested"
+
+
+def test_a_completed_undo_takes_the_action_back(catalog: Catalog) -> None:
+    done = intent(kind="quarantine")
+    add_intents(catalog, DAY, [done])
+    record_results(catalog, DAY, [ended(done, quarantined_as="s3://q/x")])
+    (row,) = read_actions(catalog, action_ids=[done.action_id]).to_pylist()
+    undo = undo_of(row, enforcement_id="undo-1", actor="ada", reason="a statue")
+    assert undo.detail["original"]["quarantined_as"] == "s3://q/x"
+    add_intents(catalog, DAY, [undo])
+    assert record_results(catalog, DAY, [ended(undo)]) == 2
+    found = {row["action_id"]: row for row in read_actions(catalog, day=DAY).to_pylist()}
+    assert (found[done.action_id]["status"], found[done.action_id]["undone_by"]) == ("undone", undo.action_id)
+    assert found[undo.action_id]["status"] == "completed"
+    assert (found[undo.action_id]["actor"], found[undo.action_id]["reason"]) == ("ada", "a statue")
+    assert record_results(catalog, DAY, [ended(undo)]) == 0
+
+
+@pytest.mark.parametrize("status", ["failed", "replaced", "gone"])
+def test_an_undo_that_came_to_nothing_may_be_asked_for_again(catalog: Catalog, status: str) -> None:
+    done = intent()
+    add_intents(catalog, DAY, [done])
+    record_results(catalog, DAY, [ended(done)])
+    (row,) = read_actions(catalog, day=DAY).to_pylist()
+    undo = undo_of(row, enforcement_id="undo-1", actor="ada", reason="wrong")
+    add_intents(catalog, DAY, [undo])
+    record_results(catalog, DAY, [ended(undo, status, message="denied")])
+    again = undo_of(row, enforcement_id="undo-2", actor="bob", reason="still wrong")
+    assert again.action_id == undo.action_id
+    assert add_intents(catalog, DAY, [again]) == 1
+    statuses = {row["action_id"]: row for row in read_actions(catalog, day=DAY).to_pylist()}
+    assert statuses[done.action_id]["status"] == "completed"
+    assert statuses[undo.action_id]["status"] == "requested"
+    assert statuses[undo.action_id]["actor"] == "bob"
+    assert statuses[undo.action_id]["completed_at"] is None
+
+
+def test_results_of_nobody_are_refused(catalog: Catalog) -> None:
+    with pytest.raises(ModlakeTerminalError, match="nobody requested"):
+        record_results(catalog, DAY, [ended(intent())])
+
+
+def test_intents_of_another_day_are_refused(catalog: Catalog) -> None:
+    with pytest.raises(ModlakeTerminalError, match="not of 2026-11-22"):
+        add_intents(catalog, DAY + timedelta(days=1), [intent()])
+
+
+def test_actions_are_found_by_day_id_and_image(catalog: Catalog) -> None:
+    later = DAY + timedelta(days=1)
+    other = intent("c.jpg", day=later.isoformat(), action_id="act-later")
+    add_intents(catalog, DAY, [intent(), intent("b.jpg")])
+    add_intents(catalog, later, [other])
+    assert read_actions(catalog).num_rows == 3
+    assert read_actions(catalog, day=later)["action_id"].to_pylist() == ["act-later"]
+    assert read_actions(catalog, source_refs=[ref("b.jpg"), ref("c.jpg")]).num_rows == 2
+    assert read_actions(catalog, day=DAY, source_refs=[ref("c.jpg")]).num_rows == 0
+    many = [*(f"act-{number}" for number in range(3_000)), "act-later"]
+    assert read_actions(catalog, action_ids=many)["action_id"].to_pylist() == ["act-later"]
+    assert read_actions(catalog, action_ids=[]).num_rows == 0
+
+
+def test_writers_of_one_day_at_once_lose_nothing(lake: Lake, catalog: Catalog) -> None:
+    with ThreadPoolExecutor(4) as executor:
+        list(executor.map(lambda number: add_intents(lake.open(), DAY, [intent(f"{number}.jpg")]), range(4)))
+    assert read_actions(catalog, day=DAY).num_rows == 4

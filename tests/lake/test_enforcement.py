@@ -1,0 +1,139 @@
+"""From a published day to intents: what decide leaves in the folder of an enforcement."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from pyiceberg.catalog import Catalog
+
+from modlake.exceptions import ModlakeTerminalError
+from modlake.lake.actions import add_intents, record_results
+from modlake.lake.enforcement import Enforcement, plan_enforcement
+from modlake.policy.enforcement_folder import EnforcementFolder, read_all_intents, read_enforcement
+from modlake.policy.intent_planning import Targets
+from modlake.policy.intents import ActionResult, Intent
+from modlake.policy.policy import Brake, Policy
+from tests.support.days import DAY
+from tests.support.labelled_days import TARGETS, policy, publish_labels
+from tests.support.memory_store import MemoryObjectStore
+
+IMAGES = {"a.jpg": {"Explicit": 95.0}, "b.jpg": {"Explicit": 85.0}, "c.jpg": {"Weapons": 90.0}, "d.jpg": {}}
+
+
+class World:
+    def __init__(self, catalog: Catalog) -> None:
+        self.catalog = catalog
+        self.store = MemoryObjectStore()
+
+    def plan(self, *policies: Policy, day: Any = DAY, batch_size: int = 1_000) -> Enforcement:
+        return plan_enforcement(
+            self.catalog,
+            self.store,
+            day=day,
+            work_uri="s3://work/",
+            policies=policies or (policy(),),
+            targets=Targets(TARGETS),
+            batch_size=batch_size,
+            report=lambda _: None,
+        )
+
+    def intents(self, enforcement: Enforcement) -> list[Intent]:
+        folder = EnforcementFolder("s3://work/", enforcement.day, enforcement.enforcement_id)
+        return list(read_all_intents(self.store, folder))
+
+    def act(self, enforcement: Enforcement, **failing: str) -> None:
+        """Carry everything out; kinds given by name end in that status."""
+        intents = self.intents(enforcement)
+        add_intents(self.catalog, enforcement.day, intents)
+        ended = "2026-11-22T03:00:00+00:00"
+        results: list[Any] = [
+            ActionResult(i.action_id, failing.get(i.kind, "completed"), {}, ended, i.undoes)  # type: ignore[arg-type]
+            for i in intents
+        ]
+        record_results(self.catalog, enforcement.day, results)
+
+
+@pytest.fixture
+def world(catalog: Catalog) -> World:
+    publish_labels(catalog, DAY, IMAGES)
+    return World(catalog)
+
+
+def test_decide_leaves_its_story_and_the_intents_in_batches(world: World) -> None:
+    enforcement = world.plan(policy(brake=Brake(max_images=1)), batch_size=3)
+    assert enforcement.intents == {"tag": 3, "quarantine": 2, "review_queue": 1}
+    assert (enforcement.batches, enforcement.images, enforcement.changed) == (2, 4, True)
+    assert Counter(intent.kind for intent in world.intents(enforcement)) == enforcement.intents
+    folder = EnforcementFolder("s3://work/", DAY, enforcement.enforcement_id)
+    story = read_enforcement(world.store, folder)
+    assert (story["day"], story["run_id"], story["batches"]) == (DAY.isoformat(), "run-1", 2)
+    assert [(move["movement"], move["rule"], move["images"]) for move in story["held"]] == [
+        ("block", None, 2),
+        ("block", "nudity", 2),
+    ]
+    assert story["rules"]["house"]["nudity"] == "Nudity | sex"
+    assert {row["verdict"]: row["images"] for row in story["figures"]} == {
+        "block": 2,
+        "review": 1,
+        "allow": 1,
+    }
+
+
+def test_what_is_done_leaves_nothing_to_do(world: World) -> None:
+    first = world.plan()
+    world.act(first)
+    again = world.plan()
+    assert (again.batches, again.intents, again.changed) == (0, {}, False)
+    assert again.enforcement_id == first.enforcement_id
+
+
+def test_what_was_decided_and_never_acted_on_is_asked_for_again(world: World) -> None:
+    first = world.plan(policy(brake=Brake(max_images=1)))
+    again = world.plan(policy(brake=Brake(max_images=1)))
+    assert not again.changed
+    assert (again.enforcement_id, again.intents) == (first.enforcement_id, first.intents)
+    assert again.held == first.held
+
+
+def test_what_failed_is_tried_again_in_a_folder_of_its_own(world: World) -> None:
+    first = world.plan()
+    world.act(first, quarantine="failed")
+    second = world.plan()
+    assert second.intents == {"quarantine": 2}
+    assert second.enforcement_id != first.enforcement_id
+    world.act(second)
+    assert world.plan().intents == {}
+
+
+def test_a_changed_policy_releases_behind_the_same_brake(world: World) -> None:
+    world.act(world.plan(policy(brake=Brake(max_images=2))))
+    changed = world.plan(policy(block_at=99, brake=Brake(max_images=1)))
+    assert changed.intents == {"undo tag": 2, "undo quarantine": 2}
+    assert [(move.movement, move.rule, move.images) for move in changed.held] == [
+        ("release", None, 2),
+        ("release", "nudity", 2),
+    ]
+    world.act(changed)
+    assert world.plan(policy(block_at=99)).intents == {}
+
+
+def test_the_brake_knows_the_history_of_other_days(world: World) -> None:
+    quiet = {f"{number}.jpg": {"Explicit": 95.0 if number < 2 else 60.0} for number in range(100)}
+    for number in range(1, 4):
+        day = DAY - timedelta(days=number)
+        publish_labels(world.catalog, day, quiet)
+        assert world.plan(policy(brake=Brake(min_days=3)), day=day).held == []
+    loud = {f"{number}.jpg": {"Explicit": 95.0 if number < 40 else 60.0} for number in range(100)}
+    publish_labels(world.catalog, DAY, loud, run_id="run-2")
+    (whole, rule) = world.plan(policy(brake=Brake(min_days=3))).held
+    assert (whole.rule, rule.rule, rule.images, rule.usual_share, rule.days) == (None, "nudity", 40, 0.02, 3)
+
+
+def test_a_target_that_is_missing_stops_before_anything_is_written(world: World) -> None:
+    with pytest.raises(ModlakeTerminalError, match="notify_sqs"):
+        world.plan(policy(actions={"block": ("notify_sqs",)}))
+    assert world.store.objects == {}
+    assert world.catalog.load_table("moderation.decisions").snapshots() == []

@@ -1,0 +1,173 @@
+"""Quarantine on a real S3: nothing is lost on the way there and back."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+from unittest.mock import ANY
+
+import pytest
+
+from modlake.hooks.moderation_actions import ModeratedObjectsHook
+from modlake.pipeline.s3_uri import split_s3_uri
+from modlake.policy.actions.quarantine import QuarantineKind, quarantine_uri
+from tests.policy.actions.conftest import Place
+from tests.support.actions import intent, taking_back
+
+pytestmark = pytest.mark.integration
+
+EVERYTHING: dict[str, Any] = {
+    "ContentType": "image/jpeg",
+    "CacheControl": "max-age=60",
+    "ContentDisposition": 'inline; filename="a.jpg"',
+    "ContentLanguage": "de",
+    "ContentEncoding": "identity",
+    "Expires": datetime(2030, 1, 1, tzinfo=UTC),
+    "Metadata": {"uploader": "42", "note": "a b"},
+}
+KEYS = ["a.jpg", "sp ace+plus%41&=é😀'\"#?.jpg", "deep/er//x.jpg", "/".join(["k" * 190] * 5)]
+
+
+def kind_at(place: Place) -> QuarantineKind:
+    return QuarantineKind(place.hook, place.journal)
+
+
+@pytest.mark.parametrize("key", KEYS, ids=["plain", "special", "slashes", "long"])
+def test_there_and_back_byte_for_byte(place: Place, key: str) -> None:
+    source = place.ugc + key
+    etag = place.buckets.put(source, b"x" * 1000, tags="a=1&b=2%203", **EVERYTHING)
+    before = place.buckets.content(place.ugc)
+    todo = intent(source, etag, "quarantine", place.quarantine)
+
+    done = kind_at(place).do(todo)
+
+    assert done.status == "completed"
+    assert place.buckets.content(place.ugc) == {}
+    (kept,) = place.buckets.content(place.quarantine).values()
+    (original,) = before.values()
+    assert kept[0] == original[0]
+    assert kept[3] == original[3]
+    assert kept[2].items() >= original[2].items()
+    assert kept[2]["modlake-action-id"] == todo.action_id
+    assert kind_at(place).do(todo) == replace(done, completed_at=ANY)
+
+    undo = taking_back(todo, done)
+    undone = kind_at(place).undo(undo)
+
+    assert undone.status == "completed"
+    assert undone.detail["restored_etag"] == etag
+    assert place.buckets.content(place.ugc) == before
+    assert place.buckets.content(place.quarantine) == {}
+    assert kind_at(place).undo(undo).status == "completed"
+
+
+def test_the_key_in_quarantine_tells_the_origin(place: Place) -> None:
+    source = f"{place.ugc}a b.jpg"
+    etag = place.buckets.put(source, b"x")
+    todo = intent(source, etag, "quarantine", place.quarantine)
+    done = kind_at(place).do(todo)
+    bucket, key = split_s3_uri(source)
+    assert done.detail["quarantined_as"] == f"{place.quarantine}{bucket}/{key}/{etag}/{todo.action_id}"
+    kept = place.hook.describe(done.detail["quarantined_as"])
+    assert kept is not None
+    assert kept.metadata["modlake-origin"].startswith("s3://modlake-ugc/t%20")
+
+
+def test_a_full_metadata_is_kept_and_nothing_added(place: Place) -> None:
+    source = f"{place.ugc}a.jpg"
+    etag = place.buckets.put(source, b"x", Metadata={"m": "v" * 2040})
+    done = kind_at(place).do(intent(source, etag, "quarantine", place.quarantine))
+    kept = place.hook.describe(done.detail["quarantined_as"])
+    assert kept is not None
+    assert kept.metadata == {"m": "v" * 2040}
+    assert done.detail["origin"]["uri"] == source
+
+
+def test_an_object_in_parts(place: Place) -> None:
+    source = f"{place.ugc}big.jpg"
+    etag = place.buckets.put_in_parts(
+        source, [6 << 20, 5 << 20, 3], ContentType="image/jpeg", Metadata={"a": "b"}, Tagging="t=1"
+    )
+    before = place.buckets.content(place.ugc)
+    todo = intent(source, etag, "quarantine", place.quarantine)
+    done = kind_at(place).do(todo)
+    assert done.status == "completed"
+    assert place.buckets.content(place.ugc) == {}
+    assert kind_at(place).undo(taking_back(todo, done)).status == "completed"
+    assert place.buckets.content(place.ugc) == before
+
+
+def test_a_replaced_object_is_left_alone(place: Place) -> None:
+    source = f"{place.ugc}a.jpg"
+    etag = place.buckets.put(source, b"judged")
+    place.buckets.put(source, b"another")
+    before = place.buckets.content(place.ugc)
+    done = kind_at(place).do(intent(source, etag, "quarantine", place.quarantine))
+    assert done.status == "replaced"
+    assert "next run of moderate_images" in done.detail["message"]
+    assert place.buckets.content(place.ugc) == before
+    assert place.buckets.content(place.quarantine) == {}
+
+
+def test_a_deleted_object_is_gone(place: Place) -> None:
+    done = kind_at(place).do(intent(f"{place.ugc}a.jpg", "0" * 32, "quarantine", place.quarantine))
+    assert done.status == "gone"
+
+
+def test_an_object_replaced_before_the_deletion_survives(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = f"{place.ugc}a.jpg"
+    etag = place.buckets.put(source, b"judged")
+    copy = ModeratedObjectsHook.copy
+
+    def copy_and_replace(*args: Any, **kwargs: Any) -> None:
+        copy(*args, **kwargs)
+        place.buckets.put(source, b"another")
+
+    monkeypatch.setattr(ModeratedObjectsHook, "copy", copy_and_replace)
+    done = kind_at(place).do(intent(source, etag, "quarantine", place.quarantine))
+    assert done.status == "completed"  # the judged one is in quarantine
+    assert [kept[0] for kept in place.buckets.content(place.ugc).values()] == [b"another"]
+    assert [kept[0] for kept in place.buckets.content(place.quarantine).values()] == [b"judged"]
+
+
+@pytest.mark.parametrize("body", [b"another", b"judged"], ids=["another", "the same bytes, other tags"])
+def test_undo_never_overwrites_a_new_upload(place: Place, body: bytes) -> None:
+    source = f"{place.ugc}a.jpg"
+    etag = place.buckets.put(source, b"judged", tags="a=1")
+    todo = intent(source, etag, "quarantine", place.quarantine)
+    done = kind_at(place).do(todo)
+    place.buckets.put(source, body)
+    before = place.buckets.content(place.ugc), place.buckets.content(place.quarantine)
+    undone = kind_at(place).undo(taking_back(todo, done))
+    assert undone.status == "replaced"
+    assert "uploaded anew" in undone.detail["message"]
+    assert (place.buckets.content(place.ugc), place.buckets.content(place.quarantine)) == before
+
+
+def test_a_versioned_bucket_keeps_no_version_of_it(place: Place) -> None:
+    source = f"s3://actions-versions/{place.name}/a.jpg"
+    place.buckets.put(source, b"an older one")
+    etag = place.buckets.put(source, b"judged", tags="a=1")
+    before = place.buckets.content(source)
+    todo = intent(source, etag, "quarantine", place.quarantine)
+    done = kind_at(place).do(todo)
+    bucket, key = split_s3_uri(source)
+    versions = place.hook.conn.list_object_versions(Bucket=bucket, Prefix=key)
+    assert [version["ETag"].strip('"') == etag for version in versions["Versions"]] == [False]
+    assert place.hook.describe(source) is None  # nor does the older one come to light
+    assert kind_at(place).undo(taking_back(todo, done)).status == "completed"
+    assert place.buckets.content(source) == before
+
+
+def test_a_long_key_becomes_a_digest(place: Place) -> None:
+    source = f"{place.ugc}{'ü' * 100}/{'ü' * 100}/{'ü' * 100}/{'ü' * 100}"
+    etag = place.buckets.put(source, b"x")
+    found = place.hook.describe(source)
+    assert found is not None
+    folder = "s3://q/" + "p" * 150
+    uri = quarantine_uri(intent(source, etag, "quarantine", folder), found)
+    assert uri.startswith(f"{folder}/modlake-ugc/sha256=")
+    assert len(split_s3_uri(uri)[1].encode()) <= 1024

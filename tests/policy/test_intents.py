@@ -1,0 +1,287 @@
+"""What is left to be done: the difference between decisions and the actions so far."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from modlake.exceptions import ModlakeTerminalError
+from modlake.lake.schemas import ACTIONS_TABLE
+from modlake.policy.evaluation import VERDICTS
+from modlake.policy.intent_planning import ActionHistory, Targets, plan_intents
+from modlake.policy.intents import ActionResult, Intent, undo_id, undo_of
+from modlake.policy.policy import Always, Policy, Rule, Verdict
+from tests.support.days import DAY
+from tests.support.labelled_days import TARGETS, policy
+
+REQUESTED_AT = datetime(2026, 11, 22, 2, tzinfo=UTC)
+REASONS = [{"label": "Explicit", "confidence": 95.0}]
+
+Decision = tuple[str, str, str | None]
+
+
+class World:
+    """An image's decisions and the rows of ``actions``, as decide and record keep them."""
+
+    def __init__(self) -> None:
+        self.actions: list[dict[str, Any]] = []
+
+    def plan(
+        self, decisions: Iterable[Decision], *policies: Policy, etag: str = "e1", image: str = "s3://ugc/a"
+    ) -> list[Intent]:
+        policies = policies or (policy(),)
+        modes = {each.name: each.status for each in policies}
+        rows = [
+            {
+                "source_ref": image,
+                "verdict": verdict,
+                "policy": name,
+                "policy_version": "v1",
+                "rule": rule,
+                "reasons": REASONS if rule else [],
+                "mode": modes[name],
+            }
+            for name, verdict, rule in decisions
+        ]
+        table = pa.Table.from_pylist(rows, VERDICTS).append_column(
+            "etag", pa.array([etag] * len(rows), pa.string())
+        )
+        history = ActionHistory(pa.Table.from_pylist(self.actions, ACTIONS_TABLE.row_schema))
+        return list(
+            plan_intents(
+                table, history, policies, Targets(TARGETS), day=DAY.isoformat(), enforcement_id="enf-1"
+            )
+        )
+
+    def request(self, intents: Sequence[Intent]) -> None:
+        for intent in intents:
+            self.actions = [row for row in self.actions if row["action_id"] != intent.action_id]
+            self.actions.append(
+                {
+                    **{name: getattr(intent, name) for name in Intent.__slots__},
+                    "day": DAY,
+                    "detail": json.dumps(intent.detail),
+                    "status": "requested",
+                    "requested_at": REQUESTED_AT + timedelta(seconds=len(self.actions)),
+                }
+            )
+
+    def end(self, intents: Sequence[Intent], status: str = "completed") -> None:
+        self.request(intents)
+        for intent in intents:
+            self.row(intent.action_id)["status"] = status
+            if intent.undoes and status == "completed":
+                self.row(intent.undoes)["status"] = "undone"
+
+    def row(self, action_id: str) -> dict[str, Any]:
+        return next(row for row in self.actions if row["action_id"] == action_id)
+
+
+def said(intents: Iterable[Intent]) -> list[str]:
+    return [f"{'undo ' if intent.undoes else ''}{intent.kind}" for intent in intents]
+
+
+BLOCK: list[Decision] = [("house", "block", "nudity")]
+REVIEW: list[Decision] = [("house", "review", "arms")]
+ALLOW: list[Decision] = [("house", "allow", None)]
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+def test_a_verdict_has_its_actions_done(world: World) -> None:
+    tag, quarantine = world.plan(BLOCK)
+    assert (tag.kind, tag.target) == ("tag", "moderation=block")
+    assert (quarantine.kind, quarantine.target) == ("quarantine", "s3://quarantine/")
+    assert (quarantine.policy, quarantine.policy_version, quarantine.rule) == ("house", "v1", "nudity")
+    assert (quarantine.verdict, quarantine.actor, quarantine.etag) == ("block", "modlake", "e1")
+    assert quarantine.detail == {"labels": REASONS}
+    assert quarantine.enforcement_id == "enf-1"
+    assert quarantine.action_id.startswith("act-")
+    assert len(quarantine.action_id) == 28
+
+
+def test_allow_is_left_alone(world: World) -> None:
+    assert world.plan(ALLOW) == []
+
+
+def test_what_was_done_is_not_done_again(world: World) -> None:
+    world.end(world.plan(BLOCK))
+    assert world.plan(BLOCK) == []
+
+
+def test_what_nobody_knows_the_end_of_is_asked_for_again_by_the_same_id(world: World) -> None:
+    first = world.plan(BLOCK)
+    world.request(first)
+    assert world.plan(BLOCK) == first
+
+
+def test_what_failed_is_tried_again_by_the_same_id(world: World) -> None:
+    first = world.plan(BLOCK)
+    world.end(first[:1])
+    world.end(first[1:], "failed")
+    assert world.plan(BLOCK) == first[1:]
+
+
+@pytest.mark.parametrize("status", ["replaced", "gone"])
+def test_an_object_that_is_another_one_is_left_alone_until_it_is_judged(world: World, status: str) -> None:
+    world.end(world.plan(BLOCK), status)
+    assert world.plan(BLOCK) == []
+    assert said(world.plan(BLOCK, etag="e2")) == ["tag", "quarantine"]
+
+
+def test_a_released_image_has_its_actions_undone(world: World) -> None:
+    done = world.plan(BLOCK)
+    world.end(done)
+    world.row(done[1].action_id)["detail"] = json.dumps({"quarantined_as": "s3://quarantine/a"})
+    undos = world.plan(ALLOW)
+    assert said(undos) == ["undo tag", "undo quarantine"]
+    assert [undo.undoes for undo in undos] == [intent.action_id for intent in done]
+    assert undos[1].action_id == undo_id(done[1].action_id)
+    assert undos[1].detail == {"original": {"quarantined_as": "s3://quarantine/a"}}
+    assert (undos[1].rule, undos[1].verdict, undos[1].reason) == ("nudity", "block", "Released: allow now")
+    world.end(undos)
+    assert world.plan(ALLOW) == []
+
+
+def test_a_milder_verdict_undoes_what_it_does_not_ask_for(world: World) -> None:
+    world.end(world.plan(BLOCK))
+    intents = world.plan(REVIEW)
+    assert said(intents) == ["undo tag", "undo quarantine", "tag", "review_queue"]
+    assert intents[2].target == "moderation=review"
+
+
+def test_block_undo_and_block_again_acts_again(world: World) -> None:
+    first = world.plan(BLOCK)
+    world.end(first)
+    world.end(world.plan(ALLOW))
+    second = world.plan(BLOCK)
+    assert said(second) == ["tag", "quarantine"]
+    assert not {intent.action_id for intent in first} & {intent.action_id for intent in second}
+    world.end(second)
+    assert world.plan(BLOCK) == []
+    assert {undo.undoes for undo in world.plan(ALLOW)} == {intent.action_id for intent in second}
+
+
+def test_an_undo_that_began_is_brought_to_its_end_before_it_is_done_again(world: World) -> None:
+    first = world.plan(BLOCK)
+    world.end(first)
+    undos = world.plan(ALLOW)
+    world.request(undos)
+    intents = world.plan(BLOCK)
+    assert [intent.action_id for intent in intents[:2]] == [intent.action_id for intent in undos]
+    assert said(intents[2:]) == ["tag", "quarantine"]
+    assert not {intent.action_id for intent in intents[2:]} & {intent.action_id for intent in first}
+
+
+def test_an_undo_that_failed_is_tried_again_and_one_that_cannot_be_is_not(world: World) -> None:
+    world.end(world.plan(BLOCK))
+    tag, quarantine = world.plan(ALLOW)
+    world.end([tag], "failed")
+    world.end([quarantine], "replaced")
+    assert world.plan(ALLOW) == [tag]
+    assert world.plan(BLOCK) == []
+
+
+@pytest.mark.parametrize("status", ["completed", "requested"])
+def test_what_a_person_has_undone_is_not_done_again_until_the_image_changes(
+    world: World, status: str
+) -> None:
+    done = world.plan(BLOCK)
+    world.end(done)
+    undo = undo_of(world.row(done[1].action_id), enforcement_id="undo-1", actor="ada", reason="a statue")
+    world.request([undo]) if status == "requested" else world.end([undo])
+    # An undo that a person began is finished, too.
+    assert said(world.plan(BLOCK)) == (["undo quarantine"] if status == "requested" else [])
+    assert said(world.plan(BLOCK, etag="e2")) == ["tag", "quarantine"]
+
+
+def test_images_that_are_not_decided_are_let_be(world: World) -> None:
+    world.end(world.plan(BLOCK))
+    assert world.plan(ALLOW, image="s3://ugc/other") == []
+
+
+def test_a_new_version_of_an_image_leaves_the_actions_of_the_old_one(world: World) -> None:
+    world.end(world.plan(BLOCK))
+    assert world.plan(ALLOW, etag="e2") == []
+
+
+def test_the_most_severe_verdict_of_several_live_policies_decides(world: World) -> None:
+    strict = policy("strict", actions={"block": ("quarantine", "notify_sns"), "review": ("review_queue",)})
+    both = [("house", "review", "arms"), ("strict", "block", "nudity")]
+    intents = world.plan(both, policy(), strict)
+    assert [(intent.kind, intent.policy) for intent in intents] == [
+        ("quarantine", "strict"),
+        ("notify_sns", "strict"),
+    ]
+
+
+def test_policies_that_agree_have_all_their_actions_done_once(world: World) -> None:
+    strict = policy("strict", actions={"block": ("quarantine", "notify_sns")})
+    both = [("strict", "block", "nudity"), ("house", "block", "nudity")]
+    intents = world.plan(both, policy(), strict)
+    assert [(intent.kind, intent.policy) for intent in intents] == [
+        ("tag", "house"),
+        ("quarantine", "house"),
+        ("notify_sns", "strict"),
+    ]
+
+
+def test_shadow_policies_do_nothing_and_one_that_became_shadow_releases(world: World) -> None:
+    shadow = policy(status="shadow")
+    assert world.plan(BLOCK, shadow) == []
+    world.end(world.plan(BLOCK))
+    assert said(world.plan(BLOCK, shadow)) == ["undo tag", "undo quarantine"]
+
+
+def test_a_rule_may_have_actions_of_its_own(world: World) -> None:
+    silent = Policy(
+        "house",
+        "live",
+        "first",
+        (Rule("nudity", Verdict.BLOCK, Always(), actions=()),),
+        actions={"block": ("tag",)},
+    )
+    assert world.plan(BLOCK, silent) == []
+    loud = Policy(
+        "house", "live", "first", (Rule("nudity", Verdict.BLOCK, Always(), actions=("notify_sns",)),)
+    )
+    assert said(world.plan(BLOCK, loud)) == ["notify_sns"]
+
+
+def test_images_without_an_answer_have_the_actions_of_their_verdict(world: World) -> None:
+    assert said(world.plan([("house", "review", None)])) == ["tag", "review_queue"]
+
+
+def test_a_failure_that_is_tried_again_makes_another_enforcement(world: World) -> None:
+    done = world.plan(BLOCK)
+    world.end(done[:1], "failed")
+    history = ActionHistory(pa.Table.from_pylist(world.actions, ACTIONS_TABLE.row_schema))
+    assert history.failures == [f"{done[0].action_id} enf-1"]
+
+
+@pytest.mark.parametrize(
+    ("kinds", "message"),
+    [(("notify_sqs",), "notify_sqs.*has no target.*queue_url"), (("shred",), "'shred', which there is not")],
+)
+def test_an_action_without_a_target_is_a_clear_error(kinds: tuple[str, ...], message: str) -> None:
+    named = policy(actions={"block": kinds})
+    with pytest.raises(ModlakeTerminalError, match=f"(?s){message}"):
+        Targets(TARGETS).check([named])
+    Targets(TARGETS).check([policy(status="shadow", actions={"block": kinds}), policy()])
+
+
+def test_intents_and_results_are_lines_of_json(world: World) -> None:
+    intent = world.plan(BLOCK, image="s3://ugc/ü\n\u2028.jpg")[0]
+    assert "\n" not in intent.to_json()
+    read = Intent.from_json(intent.to_json())
+    assert (read, read.decided_at) == (intent, intent.decided_at)
+    result = ActionResult(intent.action_id, "gone", {"message": "é"}, "2026-11-22T03:00:00+00:00")
+    assert ActionResult.from_json(result.to_json()) == result
