@@ -12,15 +12,24 @@ from modlake.operators.moderation_day import (
     BuildManifestsOperator,
     LandResultsOperator,
     PublishDayOperator,
+    SynchronousGroupsOperator,
 )
 from modlake.operators.rekognition import AnalyseManifestsOperator
+from modlake.operators.rekognition_synchronous import DetectModerationLabelsOperator
 from modlake.pipeline.day import day_of_run
+from modlake.retries import PATIENT_RETRIES
 from modlake.sensors.ugc_day import UgcDaySensor
 
 DOCUMENTATION = """
 ### A day of images, from uploads to labels
 
 `wait_for_day → plan → (analyse → land) for each group of manifests → audit → publish`
+
+**By which engine.** `shards` judges by media analysis jobs, `single_calls` by a call of
+`DetectModerationLabels` for each image; the rows are the same. The param `engine` chooses. `auto` takes jobs
+where the account has bulk analysis, which AWS opens to no new account, and single calls elsewhere; with
+`deadline_minutes` both, when jobs alone would be late. The log of `plan` shows what it has estimated, and why
+it chose. What one engine was given stays with it in any later run, so that nothing is paid twice.
 
 **Which day.** Scheduled and backfill runs moderate the day that is their partition key; each night moderates
 the day that just ended (UTC). A run by hand takes the param `day`.
@@ -38,15 +47,28 @@ lacks more than the share `allow_incomplete` of its answers is not published; th
 **Where it reads and writes.** The Airflow variables `modlake_ugc_uri`, `modlake_ugc_marker_uri`,
 `modlake_work_uri`, `modlake_allowed_ugc_uris` and `modlake_price_per_image_usd` say so; the connection is
 `aws_default`. A slot of the pool `rekognition_media_analysis_jobs` is one concurrent job of the AWS account's
-quota; `modlake_publish` limits the commits at a time.
+quota; `modlake_publish` limits the commits at a time. Where the variable `modlake_inventory_uri` is set, the
+day is not listed, but read from what it names: an S3 Inventory report, or Parquet files of somebody upstream.
+
+A slot of the pool `rekognition_detect_moderation_labels` is a share of the account's rate of single calls:
+all of it, by default, as the pool has one slot. For more tasks at once give it N slots, and the variable
+`modlake_detect_rate_share` the value 1/N. The rate is read from Service Quotas, else it is AWS's default; the
+variable `modlake_detect_requests_per_second` sets another.
 """
 
-# One mapped task carries so many jobs at a time, and takes as many slots of the quota's pool.
-SHARDS_PER_GROUP = 5
+# One mapped task has so many jobs at a time, and takes as many slots of the quota's pool; it carries its
+# share of the night's manifests, up to so many. See docs/scale.md for other quotas and larger days.
+JOBS_AT_ONCE = 5
+GROUPS_AT_ONCE = 4
+SHARDS_PER_GROUP = 25
 
 DAY = "{{ day_of_run(partition_key, params.day) }}"
 PLAN_URI = "{{ ti.xcom_pull(task_ids='plan', key='plan_uri') }}"
-SHARDS = "shards {{ task.manifest_group['shards'] | join(', ') }}"
+DETECT_REQUESTS_PER_SECOND = "{{ var.value.get('modlake_detect_requests_per_second', none) }}"
+SHARDS = (
+    "{% set numbers = task.manifest_group['shards'] %}"
+    "shards {{ numbers | first }}{% if numbers | length > 1 %} to {{ numbers | last }}{% endif %}"
+)
 
 with DAG(
     dag_id="moderate_images",
@@ -58,13 +80,7 @@ with DAG(
     catchup=False,
     # Backfills bring a limit of their own; what AWS grants is guarded by the pool.
     max_active_runs=4,
-    default_args={
-        "owner": "modlake",
-        "retries": 4,
-        "retry_delay": timedelta(minutes=1),
-        "retry_exponential_backoff": True,
-        "max_retry_delay": timedelta(minutes=15),
-    },
+    default_args={"owner": "modlake", **PATIENT_RETRIES},
     user_defined_macros={"day_of_run": day_of_run},
     render_template_as_native_obj=True,
     params={
@@ -119,6 +135,24 @@ with DAG(
             "`off`: nothing.",
             section="What to moderate",
         ),
+        "engine": Param(
+            "auto",
+            type="string",
+            enum=["auto", "bulk", "sync"],
+            title="Engine",
+            description="`bulk`: media analysis jobs. `sync`: a DetectModerationLabels call for each image. "
+            "`auto`: jobs where the account has bulk analysis, else single calls; both to meet a deadline.",
+            section="Who judges",
+        ),
+        "deadline_minutes": Param(
+            None,
+            type=["null", "number"],
+            exclusiveMinimum=0,
+            title="Deadline (minutes)",
+            description="Within how long the images should be judged. `auto` splits a day over both engines "
+            "when jobs alone would take longer. Empty: no deadline.",
+            section="Who judges",
+        ),
         "image_retries": Param(
             1,
             type="integer",
@@ -153,6 +187,8 @@ with DAG(
         task_id="plan",
         day=DAY,
         source_uri="{{ var.value.modlake_ugc_uri }}",
+        inventory_uri="{{ var.value.get('modlake_inventory_uri', none) }}",
+        set_aside_uri="{{ var.value.get('modlake_set_aside_uri', none) }}",
         work_uri="{{ var.value.modlake_work_uri }}",
         allowed_uris="{{ var.json.modlake_allowed_ugc_uris }}",
         price_per_image_usd="{{ var.value.modlake_price_per_image_usd }}",
@@ -163,7 +199,12 @@ with DAG(
         image_retries="{{ params.image_retries }}",
         allow_incomplete="{{ params.allow_incomplete }}",
         reuse="{{ params.reuse }}",
+        engine="{{ params.engine }}",
+        deadline_minutes="{{ params.deadline_minutes }}",
+        detect_requests_per_second=DETECT_REQUESTS_PER_SECOND,
         shards_per_group=SHARDS_PER_GROUP,
+        jobs_at_once=JOBS_AT_ONCE,
+        groups_at_once=GROUPS_AT_ONCE,
     )
 
     @task_group
@@ -172,9 +213,29 @@ with DAG(
             task_id="analyse",
             manifest_group=manifest_group,
             pool="rekognition_media_analysis_jobs",
-            pool_slots=SHARDS_PER_GROUP,
+            pool_slots=JOBS_AT_ONCE,
+            jobs_at_once=JOBS_AT_ONCE,
+            poll_interval=10,
             map_index_template=SHARDS,
             deferrable=True,
+        )
+        land = LandResultsOperator(
+            task_id="land",
+            manifest_group=analyse.output,
+            map_index_template=SHARDS,
+        )
+        return land.output
+
+    single_call_groups = SynchronousGroupsOperator(task_id="single_call_groups", plan_uri=PLAN_URI)
+
+    @task_group
+    def single_calls(manifest_group: dict[str, Any]) -> Any:
+        analyse = DetectModerationLabelsOperator(
+            task_id="analyse",
+            manifest_group=manifest_group,
+            rate_share="{{ var.value.get('modlake_detect_rate_share', 1.0) }}",
+            pool="rekognition_detect_moderation_labels",
+            map_index_template=SHARDS,
         )
         land = LandResultsOperator(
             task_id="land",
@@ -186,8 +247,11 @@ with DAG(
     audit = AuditDayOperator(
         task_id="audit",
         plan_uri=PLAN_URI,
-        landed=shards.expand(manifest_group=plan.output),
-        # A day without images has no groups: their tasks are skipped, and zero rows are published.
+        landed=[
+            shards.expand(manifest_group=plan.output),
+            single_calls.expand(manifest_group=single_call_groups.output),
+        ],
+        # An engine without groups has its tasks skipped; without any, zero rows are published.
         trigger_rule=TriggerRule.NONE_FAILED,
     )
 
@@ -199,5 +263,5 @@ with DAG(
         outlets=[Asset("moderation_labels")],
     )
 
-    wait_for_day >> plan
+    wait_for_day >> plan >> single_call_groups
     audit >> publish

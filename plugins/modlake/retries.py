@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 from airflow.sdk import ExceptionRetryPolicy, RetryAction, RetryRule
@@ -16,6 +17,15 @@ TERMINAL_ERRORS_FAIL = ExceptionRetryPolicy(
         )
     ]
 )
+
+
+# For tasks that wait for AWS: throttling and outages pass within the hour, mostly.
+PATIENT_RETRIES: dict[str, Any] = {
+    "retries": 4,
+    "retry_delay": timedelta(minutes=1),
+    "retry_exponential_backoff": True,
+    "max_retry_delay": timedelta(minutes=15),
+}
 
 
 def never_retry_terminal_errors(kwargs: dict[str, Any]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from botocore.stub import Stubber
 from rich.console import Console
 
 from cli import airflow_environment
-from cli.doctor import buckets, clock, command, examination, pools, variables, versions
+from cli.doctor import buckets, clock, command, examination, policies, pools, variables, versions
 from cli.doctor.airflow_records import Pool, Records
 from cli.doctor.examination import Check
 from cli.doctor.findings import Finding, Status, failed, failure, ok, warning
@@ -156,6 +156,29 @@ def test_pool_of_commits_needs_a_slot(installation: Installation) -> None:
     assert found[f"pool {pools.PUBLISH_POOL}"].status is Status.failed
 
 
+def test_policies_of_the_checkout_can_be_used(installation: Installation) -> None:
+    (found,) = policies.check(_with_variables(installation))
+
+    assert found.status is Status.ok
+    assert "1 of them live" in found.seen
+
+
+@pytest.mark.parametrize(
+    ("targets", "words"),
+    [
+        ('{"tag": {"key": "moderation"}}', "'quarantine', which has no target"),
+        ("here", "does not say where actions go"),
+        ("[]", "does not say where actions go"),
+    ],
+)
+def test_action_without_a_place_to_go_fails(installation: Installation, targets: str, words: str) -> None:
+    (found,) = policies.check(_with_variables(installation, modlake_action_targets=targets))
+
+    assert found.status is Status.failed
+    assert words in found.seen
+    assert found.mend
+
+
 def test_pools_say_where_they_were_read(installation: Installation) -> None:
     assert "include/airflow/pools.json" in next(pools.check(installation)).seen
 
@@ -163,7 +186,7 @@ def test_pools_say_where_they_were_read(installation: Installation) -> None:
 def test_task_takes_the_slots_that_the_dag_gives_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "dags"))
 
-    assert importlib.import_module("moderate_images").SHARDS_PER_GROUP == pools.SLOTS_PER_TASK
+    assert importlib.import_module("moderate_images").JOBS_AT_ONCE == pools.SLOTS_PER_TASK
 
 
 class _Answering:

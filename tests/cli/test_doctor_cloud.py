@@ -133,7 +133,13 @@ def installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
         # pyiceberg has read the environment when it was imported.
         monkeypatch.setattr("pyiceberg.catalog._ENV_CONFIG", Config())
         found = of_environment(Settings(home=tmp_path, airflow_port=1), environment)
-        records = Records({pools.JOBS_POOL: POOL, pools.PUBLISH_POOL: POOL}, "here")
+        given = {
+            pools.JOBS_POOL: POOL,
+            pools.CALLS_POOL: replace(POOL, slots=1),
+            pools.PUBLISH_POOL: POOL,
+            pools.ACTIONS_POOL: POOL,
+        }
+        records = Records(given, "here")
         return replace(found, read_pools=lambda: records)
 
     return make
@@ -318,10 +324,24 @@ def test_account_without_bulk_analysis_is_told_of_the_closure_and_the_other_engi
 
     found = _by_subject(rekognition.check(installed(_environment(cloud, aws, fake=("rekognition",)))))
 
-    assert {"rekognition:StartMediaAnalysisJob", "bulk analysis"} <= _failed(found)
+    assert not _failed(found)
+    assert found["rekognition:StartMediaAnalysisJob"].status is Status.warning
     assert found["rekognition:DetectModerationLabels"].status is Status.ok
+    assert found["bulk analysis"].status is Status.warning
+    assert "the nights run on DetectModerationLabels" in found["bulk analysis"].seen
     assert "2026-04-30" in found["bulk analysis"].mend
-    assert "DetectModerationLabelsOperator" in found["bulk analysis"].mend
+
+
+def test_jobs_that_can_be_started_but_not_looked_at_fail(
+    cloud: CloudSettings, aws: _Aws, installed: Any
+) -> None:
+    aws.answers["DetectModerationLabels"] = (400, {"__type": "InvalidS3ObjectException"})
+    aws.answers["StartMediaAnalysisJob"] = (400, {"__type": "InvalidS3ObjectException"})
+    aws.answers["ListMediaAnalysisJobs"] = (200, {"MediaAnalysisJobs": []})
+
+    found = _by_subject(rekognition.check(installed(_environment(cloud, aws, fake=("rekognition",)))))
+
+    assert {"rekognition:GetMediaAnalysisJob", "bulk analysis"} == _failed(found)
 
 
 def test_account_without_any_engine_fails(cloud: CloudSettings, aws: _Aws, installed: Any) -> None:

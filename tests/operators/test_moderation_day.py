@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 from uuid import UUID
 
+import pyarrow as pa
 import pytest
 from airflow.sdk import DAG, Asset, RetryAction
 from airflow.sdk.execution_time.context import OutletEventAccessors
@@ -28,6 +29,8 @@ from modlake.operators.moderation_day import (
 from modlake.pipeline.adapter import AdapterUnusableError
 from modlake.pipeline.audit import Audit
 from modlake.pipeline.landing import LandedShard
+from modlake.pipeline.manifests import read_manifest
+from modlake.pipeline.parquet import encode_parquet
 from modlake.pipeline.plan import ManifestLimits, Plan, build_plan, read_plan
 from tests.support.days import PROJECT_VERSION
 from tests.support.fake_rekognition import FakeRekognition, connection_to, served
@@ -140,6 +143,7 @@ class TestBuildManifests:
             ("day", "21.11.2026", "write YYYY-MM-DD"),
             ("source_uri", "uploads/%Y", "s3://bucket/key"),
             ("source_uri", "s3://ugc/%H/", "write %Y, %m, %d or %j"),
+            ("inventory_uri", "report/manifest.json", "s3://bucket/key"),
             ("work_uri", "work", "s3://bucket/key"),
             ("allowed_uris", [], "write a list such as"),
             ("allowed_uris", "s3://ugc/", "write a list such as"),
@@ -257,9 +261,61 @@ class TestBuildManifests:
         with mock.patch("modlake.lake.catalog.open_catalog", side_effect=AssertionError):
             on(store, BuildManifestsOperator(task_id="plan", **PLAN_ARGUMENTS, **given)).execute(context)
 
+    def test_what_was_set_aside_is_in_no_manifest(
+        self, store: MemoryObjectStore, context: dict[str, Any]
+    ) -> None:
+        store.write("s3://known/2026-11-21.jsonl", b'{"source_ref": "s3://ugc/uploads/2026-11-21/a.jpg"}')
+        operator = BuildManifestsOperator(
+            task_id="plan", **PLAN_ARGUMENTS, set_aside_uri="s3://known/%Y-%m-%d.jsonl"
+        )
+        on(store, operator).execute(context)
+        plan = read_plan(store, pushed(context)["plan_uri"])
+        assert plan.ineligible_by_code["SET_ASIDE"] == 1
+        manifests = b"".join(store.read(shard.manifest_uri) for shard in plan.shards)
+        assert b"a.jpg" not in manifests
+        assert b"b.png" in manifests
+
+    def test_before_the_known_hash_stage_has_run_nothing_is_planned(
+        self, store: MemoryObjectStore, context: dict[str, Any]
+    ) -> None:
+        operator = BuildManifestsOperator(
+            task_id="plan", **PLAN_ARGUMENTS, set_aside_uri="s3://known/%Y-%m-%d.jsonl"
+        )
+        with pytest.raises(ModlakeTerminalError, match=r"2026-11-21\.jsonl does not exist"):
+            on(store, operator).execute(context)
+
+    def test_a_fresh_run_keeps_what_lies_in_quarantine(
+        self, store: MemoryObjectStore, context: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        away = {"bucket": ["ugc"], "key": ["uploads/2026-11-21/away.jpg"], "size_bytes": [3], "etag": ["e"]}
+        rows = pa.table(away | {"last_modified": [datetime(2026, 11, 21, tzinfo=UTC)]})
+        rows = rows.set_column(4, "last_modified", rows["last_modified"].cast(pa.timestamp("us", tz="UTC")))
+        monkeypatch.setattr(BuildManifestsOperator, "_engine_chooser", lambda *_: None)
+        operator = BuildManifestsOperator(task_id="plan", **PLAN_ARGUMENTS, fresh=True, engine="sync")
+        with (
+            mock.patch("modlake.lake.catalog.open_catalog"),
+            mock.patch("modlake.lake.catalog.ensure_tables"),
+            mock.patch("modlake.lake.quarantine.quarantined_objects", return_value=rows),
+        ):
+            on(store, operator).execute(context)
+        plan = read_plan(store, pushed(context)["plan_uri"])
+        assert plan.ineligible_by_code["QUARANTINED"] == 1
+
     def test_it_is_not_fresh_by_default(self, store: MemoryObjectStore, context: dict[str, Any]) -> None:
         on(store, BuildManifestsOperator(task_id="plan", **PLAN_ARGUMENTS)).execute(context)
         assert read_plan(store, pushed(context)["plan_uri"]).parameters.fresh is None
+
+    def test_a_day_can_be_told_instead_of_listed(
+        self, store: MemoryObjectStore, context: dict[str, Any]
+    ) -> None:
+        told = {"bucket": ["ugc"], "key": ["uploads/2026-11-21/told.jpg"], "size": [3], "etag": ["e"]}
+        rows = pa.table(told | {"last_modified": [datetime(2026, 11, 21, tzinfo=UTC)]})
+        store.write("s3://up/2026-11-21/1.parquet", encode_parquet(rows))
+        uri = "s3://up/%Y-%m-%d/"
+        operator = BuildManifestsOperator(task_id="plan", **PLAN_ARGUMENTS, inventory_uri=uri)
+        on(store, operator).execute(context)
+        plan = read_plan(store, pushed(context)["plan_uri"])
+        assert read_manifest(store, plan.shards[0]) == ["s3://ugc/uploads/2026-11-21/told.jpg"]
 
     def test_a_day_without_images_has_no_groups(self, context: dict[str, Any]) -> None:
         operator = on(MemoryObjectStore(), BuildManifestsOperator(task_id="plan", **PLAN_ARGUMENTS))

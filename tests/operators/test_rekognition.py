@@ -6,7 +6,8 @@ import functools
 import inspect
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
@@ -36,7 +37,7 @@ from modlake.pipeline.plan import Plan
 from modlake.pipeline.submissions import client_request_token, fingerprint
 from tests.pipeline.test_media_analysis import SHAS, make_plan
 from tests.support.days import answer_line, land_day, plan_day, upload
-from tests.support.fake_rekognition import LOST, FakeRekognition, FakeTime, connection_to, served
+from tests.support.fake_rekognition import LOST, FakeRekognition, FakeTime
 from tests.support.memory_store import MemoryObjectStore
 
 HOOK_SETTINGS: dict[str, Any] = {
@@ -68,14 +69,6 @@ class Store(MemoryObjectStore):
     @property
     def conn(self) -> Any:
         return SimpleNamespace(get_object=lambda **request: {"ETag": self.etag, "Body": mock.Mock()})
-
-
-@pytest.fixture
-def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeRekognition]:
-    fake = FakeRekognition()
-    with served(fake) as endpoint_url:
-        monkeypatch.setenv("AIRFLOW_CONN_ELSEWHERE", connection_to(endpoint_url))
-        yield fake
 
 
 @pytest.fixture
@@ -342,7 +335,8 @@ def test_a_full_account_is_waited_out_in_the_triggerer(
     assert trigger.wait_for == "any"
     assert timedelta(seconds=59) < trigger.wake_at - datetime.now(UTC) <= timedelta(seconds=120)
     aws.slots = None
-    resume(make, context, deferred.value, {"status": "waiting", "jobs": {}, "message": None})
+    with suppress(TaskDeferred):  # the fake's jobs take 100 s by its clock, which is worth a deferral
+        resume(make, context, deferred.value, {"status": "waiting", "jobs": {}, "message": None})
     assert len(aws.started) == jobs_of(make)
 
 
@@ -356,6 +350,20 @@ def test_a_free_slot_among_its_own_jobs_wakes_the_group(
 
     assert deferred.value.trigger.job_ids == list(aws.jobs)
     assert deferred.value.trigger.wait_for == "any"
+
+
+def test_a_group_of_more_jobs_than_run_at_once_holds_no_worker(
+    aws: FakeRekognition, clock: FakeTime, store: Store, context: Any
+) -> None:
+    aws.script = SLOW
+    with pytest.raises(TaskDeferred) as deferred:
+        analyse(deferrable=True, jobs_at_once=2).execute(context)
+
+    trigger = deferred.value.trigger
+    assert (clock.slept, len(aws.started), trigger.job_ids) == ([], 2, list(aws.jobs))
+    # Only an own job that ends makes room.
+    assert trigger.wait_for == "any"
+    assert trigger.wake_at > datetime.now(UTC) + timedelta(hours=23)
 
 
 @both

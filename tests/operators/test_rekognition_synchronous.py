@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from typing import Any
 from unittest import mock
 
@@ -21,8 +22,11 @@ from modlake.hooks.rekognition import RekognitionTerminalError, RekognitionTrans
 from modlake.operators.rekognition_synchronous import (
     AsyncDetection,
     DetectModerationLabelsOperator,
+    SynchronousJudge,
     detection_error,
+    paced_client,
 )
+from modlake.pipeline.plan import Plan
 from modlake.pipeline.synchronous.detection import ImageFailedError, NoAnswerError, ThrottledError
 from tests.support.days import PROJECT_VERSION, plan_day
 from tests.support.memory_store import MemoryObjectStore
@@ -35,10 +39,9 @@ def operator(**kwargs: Any) -> DetectModerationLabelsOperator:
     return DetectModerationLabelsOperator(task_id="analyse", manifest_group=GROUP, **kwargs)
 
 
-def in_region(region: str | None, **kwargs: Any) -> DetectModerationLabelsOperator:
-    made = operator(**kwargs)
-    made.__dict__["hook"] = mock.Mock(conn_region_name=region)
-    return made
+def judge(region: str, plan: Plan, given: float | None = None) -> SynchronousJudge:
+    hook = mock.Mock(conn_region_name=region)
+    return SynchronousJudge(hook, mock.Mock(), plan, {}, lambda _: None, given)  # type: ignore[typeddict-item]
 
 
 def refusal(code: str, http_status: int = 400, message: str = "said") -> ClientError:
@@ -72,22 +75,22 @@ class TestArguments:
             operator(rate_share=2)
 
     def test_templates_are_read_when_the_task_runs(self) -> None:
-        made = in_region("us-east-1", account_requests_per_second="{{ var.value.rate }}")
+        made = operator(account_requests_per_second="{{ var.value.rate }}")
         made.account_requests_per_second = "200"
-        made.rate_share = "0.25"
-        assert made._requests_per_second() == 50
+        assert made._positive("account_requests_per_second") == 200
 
+
+class TestRate:
     @pytest.mark.parametrize(
         ("region", "quota"), [("us-east-1", 50), ("us-west-2", 50), ("eu-west-1", 50), ("eu-central-1", 5)]
     )
-    @pytest.mark.parametrize("given", [None, ""])
-    def test_the_default_is_the_quota_of_the_region(
-        self, region: str, quota: float, given: str | None
-    ) -> None:
-        assert in_region(region, account_requests_per_second=given)._requests_per_second() == quota
+    def test_the_default_is_the_quota_of_the_region(self, region: str, quota: float) -> None:
+        assert judge(region, plan_day(MemoryObjectStore())).requests_per_second() == quota
 
-    def test_the_share_of_the_pool_is_taken_of_it(self) -> None:
-        assert in_region("us-east-1", rate_share=5 / 20)._requests_per_second() == 12.5
+    def test_what_the_plan_has_found_comes_before_it_and_what_is_given_before_both(self) -> None:
+        planned = replace(plan_day(MemoryObjectStore()), engines=mock.Mock(requests_per_second=120.0))
+        assert judge("eu-central-1", planned).requests_per_second() == 120
+        assert judge("eu-central-1", planned, 7.0).requests_per_second() == 7
 
 
 class TestClient:
@@ -108,7 +111,7 @@ class TestClient:
         made = operator(aws_conn_id="aws_test")
 
         async def look() -> tuple[Any, str]:
-            async with made._client(250) as client:
+            async with paced_client(made.hook, 250) as client:
                 return client.meta.config, client.meta.endpoint_url
 
         config, endpoint = asyncio.run(look())
@@ -204,6 +207,7 @@ class TestErrors:
 def test_on_kill_stops_the_engine() -> None:
     made = operator()
     made.on_kill()
-    made._engine = mock.Mock()
+    made._judge = judge("us-east-1", plan_day(MemoryObjectStore()))
+    made._judge._engine = mock.Mock()
     made.on_kill()
-    made._engine.stop.assert_called_once_with()
+    made._judge._engine.stop.assert_called_once_with()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -15,7 +14,7 @@ from modlake.exceptions import ModlakeTransientError
 from modlake.pipeline.media_analysis import MediaAnalysisJobFailedError, MediaAnalysisJobNotFoundError
 from modlake.sensors import rekognition as module
 from modlake.sensors.rekognition import WORKER_WAIT_SECONDS, MediaAnalysisJobSensor
-from tests.support.fake_rekognition import FakeRekognition, FakeTime, connection_to, served
+from tests.support.fake_rekognition import FakeRekognition, FakeTime
 
 HOOK_SETTINGS: dict[str, Any] = {
     "aws_conn_id": "elsewhere",
@@ -25,14 +24,6 @@ HOOK_SETTINGS: dict[str, Any] = {
 }
 EVENT: dict[str, Any] = {"status": "success", "jobs": {}, "message": None}
 CONTEXT: Any = {}
-
-
-@pytest.fixture
-def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeRekognition]:
-    fake = FakeRekognition()
-    with served(fake) as endpoint_url:
-        monkeypatch.setenv("AIRFLOW_CONN_ELSEWHERE", connection_to(endpoint_url))
-        yield fake
 
 
 @pytest.fixture

@@ -149,12 +149,12 @@ def test_all_does_not_wait_when_one_failed(aws: FakeRekognition, clock: FakeTime
     assert event["jobs"] == {lost: "FAILED", late: "IN_PROGRESS"}
 
 
-def test_any_fires_with_the_first(aws: FakeRekognition, clock: FakeTime) -> None:
+def test_any_fires_a_look_after_the_first(aws: FakeRekognition, clock: FakeTime) -> None:
     late, soon = start(aws, *["IN_PROGRESS"] * 9, "SUCCEEDED"), start(aws, "IN_PROGRESS", "SUCCEEDED")
-    event = fire(job_ids=[late, soon], wait_for="any")
+    next_to_it = start(aws, *["IN_PROGRESS"] * 2, "SUCCEEDED")
+    event = fire(job_ids=[late, soon, next_to_it], wait_for="any")
 
-    assert event["jobs"][soon] == "SUCCEEDED"
-    assert event["jobs"][late] == "IN_PROGRESS"
+    assert event["jobs"] == {soon: "SUCCEEDED", next_to_it: "SUCCEEDED", late: "IN_PROGRESS"}
 
 
 def test_many_jobs_are_looked_at_by_one_list(aws: FakeRekognition, clock: FakeTime) -> None:

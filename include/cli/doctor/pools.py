@@ -10,31 +10,25 @@ from cli.doctor.airflow_records import Pool
 from cli.doctor.findings import Finding, failed, ok, warning
 from cli.doctor.installation import Installation
 from localcloud.rekognition import behaviour
+from modlake.hooks.service_quotas import ServiceQuotasHook
+from modlake.pipeline.quotas import CONCURRENT_JOBS, CONCURRENT_JOBS_CODE
 
 JOBS_POOL = "rekognition_media_analysis_jobs"
+CALLS_POOL = "rekognition_detect_moderation_labels"
+RATE_SHARE = "modlake_detect_rate_share"
+RATE = "modlake_detect_requests_per_second"
 PUBLISH_POOL = "modlake_publish"
+ACTIONS_POOL = "moderation_actions"
 # A task of dags/moderate_images.py takes so many slots of the jobs' pool.
 SLOTS_PER_TASK = 5
 
-# Service Quotas, Amazon Rekognition, "Concurrent Media Analysis jobs".
-QUOTA_CODE = "L-22FA69BA"
-# "Amazon Rekognition endpoints and quotas": the regions of bulk analysis and their default.
-DEFAULT_JOBS = {
-    **dict.fromkeys(("us-east-1", "us-west-2", "eu-west-1"), 20),
-    **dict.fromkeys(
-        (
-            "us-east-2", "ap-south-1", "ap-northeast-1", "ap-northeast-2", "ap-southeast-1", "ap-southeast-2",
-            "eu-central-1", "eu-west-2",
-        ),
-        5,
-    ),
-}  # fmt: skip
-
 
 def check(installation: Installation) -> Iterator[Finding]:
-    """The pool of jobs against the quota of concurrent jobs, and the pool of commits."""
+    """The pools of jobs and of single calls against the quotas; those of commits and of actions."""
     yield _jobs(installation)
-    yield _publish(installation)
+    yield _calls(installation)
+    yield _any(PUBLISH_POOL, installation)
+    yield _any(ACTIONS_POOL, installation)
 
 
 def _jobs(installation: Installation) -> Finding:
@@ -51,20 +45,49 @@ def _jobs(installation: Installation) -> Finding:
         return failed(subject, f"{seen}: a task takes {SLOTS_PER_TASK}, so none would ever start", mend)
     quota, source = _quota(installation)
     if quota is None:
-        mend = f"call Rekognition in one of {', '.join(DEFAULT_JOBS)}, or judge by DetectModerationLabels"
+        mend = f"call Rekognition in one of {', '.join(CONCURRENT_JOBS)}, or run with engine=sync"
         return warning(subject, f"{seen}; AWS lists no bulk analysis in {installation.region}", mend)
     seen = f"{seen}, quota {quota} ({source})"
     if pool.slots > quota:
-        mend = f"set it to {quota}, or ask for more in Service Quotas ({QUOTA_CODE}); tasks wait for the rest"
+        more = f"ask for more in Service Quotas ({CONCURRENT_JOBS_CODE})"
+        mend = f"set it to {quota}, or {more}; tasks wait for the rest"
         return warning(subject, seen, mend)
     if pool.slots < quota:
         return warning(subject, seen, f"set it to {quota}, unless others in the account need the rest")
     return ok(subject, seen)
 
 
-def _publish(installation: Installation) -> Finding:
-    subject = f"pool {PUBLISH_POOL}"
-    pool: Pool | None = installation.pools.values.get(PUBLISH_POOL)
+def _calls(installation: Installation) -> Finding:
+    subject = f"pool {CALLS_POOL}"
+    pool: Pool | None = installation.pools.values.get(CALLS_POOL)
+    if pool is None:
+        return _missing(subject, installation)
+    share = float(installation.variables.values.get(RATE_SHARE) or 1)
+    rate, source = _rate(installation)
+    seen = f"{pool.slots} slots of {share:g} in {installation.pools.place}, {rate:g} calls/s ({source})"
+    if pool.slots < 1:
+        return failed(subject, seen, "give it at least 1 slot")
+    used = pool.slots * share
+    if abs(used - 1) <= 0.01:
+        return ok(subject, seen)
+    verb = "more than all" if used > 1 else "only a part"
+    mend = f"set the variable {RATE_SHARE} to {1 / pool.slots:g}, the share of each of {pool.slots} slots"
+    return warning(subject, f"{seen}: {verb} of the rate", mend)
+
+
+def _rate(installation: Installation) -> tuple[float, str]:
+    """Calls a second of DetectModerationLabels, and who says so."""
+    given = installation.variables.values.get(RATE)
+    if given:
+        return float(given), f"the variable {RATE}"
+    hook = ServiceQuotasHook(aws_conn_id=installation.connection_id)
+    quotas = hook.rekognition_quotas(installation.rekognition)
+    return quotas.requests_per_second, quotas.requests_per_second_source
+
+
+def _any(name: str, installation: Installation) -> Finding:
+    subject = f"pool {name}"
+    pool: Pool | None = installation.pools.values.get(name)
     if pool is None:
         return _missing(subject, installation)
     seen = f"{pool.slots} slots in {installation.pools.place}"
@@ -82,8 +105,8 @@ def _quota(installation: Installation) -> tuple[int | None, str]:
         return behaviour.load(installation.cloud.cloud_dir).concurrent_jobs, "the local cloud's behaviour"
     try:
         quota = installation.client("service-quotas").get_service_quota(
-            ServiceCode="rekognition", QuotaCode=QUOTA_CODE
+            ServiceCode="rekognition", QuotaCode=CONCURRENT_JOBS_CODE
         )
         return int(quota["Quota"]["Value"]), "Service Quotas"
     except (ClientError, BotoCoreError):
-        return DEFAULT_JOBS.get(installation.region), "AWS's default; Service Quotas could not be read"
+        return CONCURRENT_JOBS.get(installation.region), "AWS's default; Service Quotas could not be read"

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 from uuid import uuid4
 
 from cli.doctor.findings import Finding, Status, failed, failure, ok, skipped, warning
 from cli.doctor.installation import Installation
 from modlake.exceptions import ModlakeError
-from modlake.hooks.rekognition import RekognitionTerminalError
+from modlake.hooks.rekognition import BulkAnalysisDeniedError, RekognitionTerminalError
 from modlake.pipeline.adapter import check_adapter
 from modlake.pipeline.media_analysis import MediaAnalysisJobNotFoundError, NoJobSlotError
 from modlake.pipeline.s3_uri import as_folder_uri, split_s3_uri
@@ -37,14 +38,18 @@ class _Answer(NamedTuple):
 def check(installation: Installation) -> Iterator[Finding]:
     """The operation of the synchronous engine, those of bulk analysis, and whether that is open."""
     detect = _ask("DetectModerationLabels", lambda: _detect(installation))
-    bulk = [
-        _ask("ListMediaAnalysisJobs", lambda: _list(installation)),
-        _ask("GetMediaAnalysisJob", lambda: _get(installation)),
-        _ask("StartMediaAnalysisJob", lambda: _start(installation)),
-    ]
+    bulk = {
+        operation: _ask(operation, partial(ask, installation))
+        for operation, ask in (
+            ("ListMediaAnalysisJobs", _list),
+            ("GetMediaAnalysisJob", _get),
+            ("StartMediaAnalysisJob", _start),
+        )
+    }
     yield _only_for_single_calls(detect, bulk)
-    for answer in bulk:
-        yield answer.finding
+    runs_on_single_calls = _works([detect]) and _is_closed(bulk)
+    for answer in bulk.values():
+        yield replace(answer.finding, status=Status.warning) if runs_on_single_calls else answer.finding
     yield _bulk_analysis(detect, bulk)
 
 
@@ -74,7 +79,7 @@ def _ask(operation: str, call: Callable[[], str]) -> _Answer:
     except RekognitionTerminalError as error:
         if error.code in _LET_IN:
             return _Answer(ok(subject, f"permitted; an object that doesn't exist was refused ({error.code})"))
-        if error.code == "AccessDeniedException":
+        if isinstance(error, BulkAnalysisDeniedError) or error.code == "AccessDeniedException":
             seen = failure(subject, error, "").seen
             return _Answer(failed(subject, seen, f"grant {subject} ({_POLICY_FILE})"), denied=True)
         return _Answer(failure(subject, error, _POLICY))
@@ -82,26 +87,37 @@ def _ask(operation: str, call: Callable[[], str]) -> _Answer:
         return _Answer(failure(subject, error, _POLICY))
 
 
-def _works(answers: list[_Answer]) -> bool:
+def _works(answers: Iterable[_Answer]) -> bool:
     return all(answer.finding.status is Status.ok for answer in answers)
 
 
-def _only_for_single_calls(detect: _Answer, bulk: list[_Answer]) -> Finding:
-    """The DAG judges by bulk analysis: where that works, DetectModerationLabels may be denied."""
-    if detect.denied and _works(bulk):
+def _is_closed(bulk: Mapping[str, _Answer]) -> bool:
+    """Whether the engine ``auto`` takes single calls: by a denial where it asks, and no other trouble."""
+    return (bulk["ListMediaAnalysisJobs"].denied or bulk["StartMediaAnalysisJob"].denied) and all(
+        answer.denied or answer.finding.status is Status.ok for answer in bulk.values()
+    )
+
+
+def _only_for_single_calls(detect: _Answer, bulk: Mapping[str, _Answer]) -> Finding:
+    """The DAG judges by bulk analysis first: where that works, DetectModerationLabels may be denied."""
+    if detect.denied and _works(bulk.values()):
         return replace(detect.finding, status=Status.warning)
     return detect.finding
 
 
-def _bulk_analysis(detect: _Answer, bulk: list[_Answer]) -> Finding:
+def _bulk_analysis(detect: _Answer, bulk: Mapping[str, _Answer]) -> Finding:
     subject = "bulk analysis"
-    if _works(bulk):
+    if _works(bulk.values()):
         return ok(subject, "open to this account")
-    if not any(answer.denied for answer in bulk):
+    if not any(answer.denied for answer in bulk.values()):
         return skipped(subject, "not known: its operations gave no answer that tells")
+    if _works([detect]) and _is_closed(bulk):
+        mend = f"nothing, if that is meant: the rows are the same (engine=bulk would fail). {_CLOSURE}"
+        seen = "not open to this identity: with engine=auto the nights run on DetectModerationLabels"
+        return warning(subject, seen, mend)
     if _works([detect]):
-        mend = f"judge days by DetectModerationLabelsOperator (docs/operators.md). {_CLOSURE}"
-        return failed(subject, "not open to this identity, and moderate_images needs it", mend)
+        mend = f"grant what {_POLICY_FILE} grants, or run with engine=sync. {_CLOSURE}"
+        return failed(subject, "not open to this identity, but jobs could be started", mend)
     mend = f"grant rekognition:DetectModerationLabels, or what {_POLICY_FILE} grants. {_CLOSURE}"
     return failed(subject, "not open to this identity, and neither is DetectModerationLabels", mend)
 

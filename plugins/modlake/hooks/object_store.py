@@ -5,16 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC
+from functools import cached_property
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError
 
 from modlake.exceptions import ModlakeError, ModlakeTerminalError, ModlakeTransientError
-from modlake.pipeline.object_store import ListedObject, ObjectExistsError, ObjectNotFoundError
+from modlake.hooks.listed_page import keep_bodies, read_page
+from modlake.pipeline.object_store import ListedObject, ListedPage, ObjectExistsError, ObjectNotFoundError
 from modlake.pipeline.s3_uri import split_s3_uri
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
 
 # Codes of Amazon S3's "Error responses" page.
 WRONG_REGION = {"AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "PermanentRedirect"}
@@ -24,11 +29,14 @@ BAD_CREDENTIALS = {"ExpiredToken", "InvalidAccessKeyId", "InvalidToken", "Signat
 WRITE_CONFLICT = "ConditionalRequestConflict"
 # Of Amazon S3's "DeleteObjects".
 KEYS_PER_DELETE = 1_000
+# As many as threads ask at once; botocore's 10 make it drop and warn.
+CONNECTIONS = 64
 
 
 class S3ObjectStoreHook(AwsBaseHook):
     """
-    Read, write, list and delete objects; fulfils :class:`modlake.pipeline.object_store.ObjectStore` and
+    Read, write, list and delete objects; fulfils :class:`modlake.pipeline.object_store.ObjectStore`,
+    :class:`modlake.pipeline.object_store.PagedListing` and
     :class:`modlake.lake.maintenance.store.DeletableStore`.
 
     Every failure is a :class:`~modlake.exceptions.ModlakeError` that names the object and the mend. Calls are
@@ -47,7 +55,8 @@ class S3ObjectStoreHook(AwsBaseHook):
         """The botocore configuration of the hook or its connection, with retries in any case."""
         given: Config = super().config
         retries: Any = {"mode": "standard", **(getattr(given, "retries", None) or {"total_max_attempts": 6})}
-        return given.merge(Config(retries=retries))
+        connections = max(CONNECTIONS, getattr(given, "max_pool_connections", 0))
+        return given.merge(Config(retries=retries, max_pool_connections=connections))
 
     def list_objects(self, bucket: str, prefix: str) -> Iterator[list[ListedObject]]:
         """
@@ -66,6 +75,25 @@ class S3ObjectStoreHook(AwsBaseHook):
                 return
             if contents := page.get("Contents"):
                 yield [listed_object(bucket, entry) for entry in contents]
+
+    def list_page(self, bucket: str, prefix: str, *, after: str = "", limit: int = 1_000) -> ListedPage:
+        """
+        Return up to ``limit`` objects under a prefix that S3 lists after a key; any thread may ask.
+
+        :raises ModlakeTerminalError: as :meth:`list_objects` does
+        """
+        with explained("s3:ListBucket", f"s3://{bucket}/{prefix}"):
+            beginning: Any = {"StartAfter": after} if after else {}
+            answer: Any = self._lister.list_objects_v2(
+                Bucket=bucket, Prefix=prefix, MaxKeys=limit, **beginning
+            )
+        return read_page(answer)
+
+    @cached_property
+    def _lister(self) -> S3Client:
+        client: S3Client = self.get_client_type()
+        keep_bodies(client)
+        return client
 
     def read(self, uri: str) -> bytes:
         """

@@ -37,6 +37,10 @@ LIST_PAGE_SIZE = 100
 
 _BULK_OPERATIONS = frozenset({"StartMediaAnalysisJob", "GetMediaAnalysisJob", "ListMediaAnalysisJobs"})
 
+# By these an account learns whether bulk analysis is open to it.
+_DOORS = frozenset({"StartMediaAnalysisJob", "ListMediaAnalysisJobs"})
+_DENIAL = "AccessDenied|NotAuthorized|Unauthorized|Forbidden|OptIn|Subscription|Unsupported|UnknownOperation"
+
 # botocore takes an answer whose body was cut off for an empty one.
 _MEMBER_OF_EVERY_ANSWER = {
     "StartMediaAnalysisJob": "JobId",
@@ -64,6 +68,10 @@ class RekognitionTerminalError(ModlakeTerminalError):
         super().__init__(message)
         self.operation = operation
         self.code = code
+
+
+class BulkAnalysisDeniedError(RekognitionTerminalError):
+    """The account or the identity may not list or start media analysis jobs."""
 
 
 class InvalidRequestError(ModlakeTerminalError, ValueError):
@@ -234,6 +242,8 @@ def _refusal(error: ClientError, operation: str, subject: str) -> ModlakeError:
                 f"{cause} Mend: check the job id, the account and the region of the connection. AWS forgets "
                 "jobs after a year: then ask for a fresh analysis."
             )
+        case _ if operation in _DOORS and _denies_access(code, error):
+            return BulkAnalysisDeniedError(f"{cause} Mend: {_BULK_CLOSED}", operation=operation, code=code)
         case "AccessDeniedException":
             mend = _BULK_CLOSED if operation in _BULK_OPERATIONS else _ACCESS_DENIED
         case _:
@@ -243,6 +253,14 @@ def _refusal(error: ClientError, operation: str, subject: str) -> ModlakeError:
                 return RekognitionTransientError(f"{cause} Mend: {mend}", operation=operation, code=code)
             mend = _TERMINAL_CODES.get(code, "look the code up in the Rekognition API reference.")
     return RekognitionTerminalError(f"{cause} Mend: {mend}", operation=operation, code=code)
+
+
+def _denies_access(code: str, error: ClientError) -> bool:
+    """What a closed account is answered is not documented, so whatever may be a denial is taken for one."""
+    if code in _TERMINAL_CODES or code in _TRANSIENT_CODES:
+        return False
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    return status == 403 or re.search(_DENIAL, code) is not None
 
 
 class RekognitionHook(AwsBaseHook):

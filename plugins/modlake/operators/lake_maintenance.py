@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -42,9 +43,9 @@ class MaintenanceStepOperator(AwsBaseOperator[S3ObjectStoreHook]):
         super().__init__(**never_retry_terminal_errors(kwargs))
         self.policy = policy
 
+    @abstractmethod
     def maintain(self, policy: MaintenancePolicy) -> list[Finding]:
         """Find, and unless it is a dry run do, what is to be done."""
-        raise NotImplementedError
 
     def execute(self, context: Context) -> list[dict[str, Any]]:
         from modlake.lake.maintenance.findings import MaintenanceRefusedError

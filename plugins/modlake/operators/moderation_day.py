@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.amazon.aws.operators.base_aws import AwsBaseOperator
@@ -19,12 +20,18 @@ from modlake.lake.storage import storage_errors_explained
 from modlake.operators.plan_values import PLAN_VALUES, InvalidValueError, is_known_later
 from modlake.pipeline.adapter import check_adapter
 from modlake.pipeline.day import fill_day
+from modlake.pipeline.engines import Engine
 from modlake.retries import never_retry_terminal_errors
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from airflow.sdk import Context
+    from pyiceberg.catalog import Catalog
 
+    from modlake.pipeline.plan import ChooseEngines
     from modlake.pipeline.reuse import JudgementLedger
+
+    Landed = Sequence["Landed"] | Mapping[str, Any] | None
 
 _COUNTS = ("listed", "judged", "reused", "ineligible", "failed", "incomplete", "labels")
 
@@ -34,8 +41,9 @@ class BuildManifestsOperator(AwsBaseOperator[S3ObjectStoreHook]):
     List a day of uploads and cut it into manifests for bulk analysis.
 
     Writes manifests, inventory and plan into a run folder of its own under ``work_uri``. Returns the groups
-    of shards to map over, ``[{"plan_uri": …, "group": 0, "shards": [0, 1]}]``, none for an empty day; pushes
-    the XComs ``plan_uri`` and ``summary`` (counts of images). strftime directives in ``source_uri``
+    of shards for bulk analysis to map over, ``[{"plan_uri": …, "group": 0, "shards": [0, 1]}]``, none for an
+    empty day; pushes the XComs ``plan_uri`` and ``summary`` (counts of images, and of shards by engine).
+    SynchronousGroupsOperator returns the groups for single calls. strftime directives in ``source_uri``
     (%Y, %m, %d, %j) are filled in with the day.
 
     :param day: the day, YYYY-MM-DD (templated)
@@ -56,7 +64,23 @@ class BuildManifestsOperator(AwsBaseOperator[S3ObjectStoreHook]):
         adapter and a confidence floor that is not above: ``object``, of the same bucket, key and ETag;
         ``content``, of the same ETag and size under any key, which a forger of MD5 can abuse; ``off``. An
         unchanged day is planned as it was published. Needs the Iceberg catalog (templated)
-    :param shards_per_group: how many manifests one mapped task carries
+    :param engine: who judges: ``bulk``, media analysis jobs (by default too, without a look at quotas and
+        time); ``sync``, a DetectModerationLabels call for each
+        image; ``auto``, bulk where the account has it, by what it answers, else sync, and both side by side
+        when that meets the deadline and bulk alone does not; estimates then stand on what the lake's table
+        ``jobs`` has recorded, so that it needs the Iceberg catalog (templated)
+    :param deadline_minutes: within how many minutes the images should be judged; none by default (templated)
+    :param detect_requests_per_second: the account's rate of DetectModerationLabels, instead of what Service
+        Quotas or AWS's defaults say (templated)
+    :param set_aside_uri: the list of a known-hash stage, Parquet or JSON Lines with source_ref: what it names
+        is never judged. strftime directives are filled in with the day (templated)
+    :param inventory_uri: what tells of the day's objects instead of a listing: the ``manifest.json`` of an S3
+        Inventory report, or a Parquet file or prefix (ending in a slash) with the columns bucket, key, size,
+        etag and last_modified; strftime directives are filled in (templated)
+    :param shards_per_group: how many manifests one mapped task carries at most
+    :param jobs_at_once: for how many of them it has jobs at a time, see AnalyseManifestsOperator
+    :param groups_at_once: how many such tasks the account's quota of jobs has room for; the manifests are
+        spread over as many
     """
 
     aws_hook_class = S3ObjectStoreHook
@@ -74,6 +98,11 @@ class BuildManifestsOperator(AwsBaseOperator[S3ObjectStoreHook]):
         "image_retries",
         "allow_incomplete",
         "reuse",
+        "engine",
+        "deadline_minutes",
+        "detect_requests_per_second",
+        "inventory_uri",
+        "set_aside_uri",
     )
 
     def __init__(
@@ -92,7 +121,14 @@ class BuildManifestsOperator(AwsBaseOperator[S3ObjectStoreHook]):
         image_retries: int | str = 1,
         allow_incomplete: float | str = 0.0,
         reuse: str = "off",
+        engine: str | None = None,
+        deadline_minutes: float | str | None = None,
+        detect_requests_per_second: float | str | None = None,
+        inventory_uri: str | None = None,
+        set_aside_uri: str | None = None,
         shards_per_group: int = 5,
+        jobs_at_once: int | None = None,
+        groups_at_once: int = 1,
         **kwargs: Any,
     ) -> None:
         super().__init__(**never_retry_terminal_errors(kwargs))
@@ -109,11 +145,19 @@ class BuildManifestsOperator(AwsBaseOperator[S3ObjectStoreHook]):
         self.image_retries = image_retries
         self.allow_incomplete = allow_incomplete
         self.reuse = reuse
+        self.engine = engine
+        self.deadline_minutes = deadline_minutes
+        self.detect_requests_per_second = detect_requests_per_second
+        self.inventory_uri = inventory_uri
+        self.set_aside_uri = set_aside_uri
         self.shards_per_group = shards_per_group
-        if shards_per_group < 1:
-            raise InvalidValueError(
-                f"Task {self.task_id!r}, shards_per_group: {shards_per_group} is too few; write 1 or more."
-            )
+        self.jobs_at_once = jobs_at_once
+        self.groups_at_once = groups_at_once
+        for name in ("shards_per_group", "jobs_at_once", "groups_at_once"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise InvalidValueError(
+                    f"Task {self.task_id!r}, {name}: {value} is too few; write 1 or more."
+                )
         for field in PLAN_VALUES:
             if not is_known_later(getattr(self, field)):
                 self._read(field)
@@ -121,6 +165,7 @@ class BuildManifestsOperator(AwsBaseOperator[S3ObjectStoreHook]):
     def execute(self, context: Context) -> list[dict[str, Any]]:
         from modlake.pipeline.plan import AnalysisParameters, build_plan
         from modlake.pipeline.run_folder import new_run_id
+        from modlake.pipeline.set_aside import read_set_aside
 
         values = {field: self._read(field) for field in PLAN_VALUES}
         day = values["day"]
@@ -129,6 +174,7 @@ class BuildManifestsOperator(AwsBaseOperator[S3ObjectStoreHook]):
             described = adapters.describe_adapter(values["adapter_arn"])
             check_adapter(values["adapter_arn"], described, self.log.warning)
         with storage_errors_explained(f"Planning {day}"):
+            catalog = _catalog() if _needs_catalog(values) else None
             plan = build_plan(
                 self.hook,
                 day=day,
@@ -146,11 +192,19 @@ class BuildManifestsOperator(AwsBaseOperator[S3ObjectStoreHook]):
                 price_per_image_usd=values["price_per_image_usd"],
                 max_cost_usd=values["max_cost_usd"],
                 shards_per_group=self.shards_per_group,
+                jobs_at_once=self.jobs_at_once,
+                groups_at_once=self.groups_at_once,
                 report=self.log.info,
                 image_retries=values["image_retries"],
                 allow_incomplete=values["allow_incomplete"],
-                ledger=self._ledger(values),
+                ledger=_ledger(values, catalog),
                 reuse=values["reuse"],
+                choose_engines=self._engine_chooser(values, catalog),
+                inventory_uri=values["inventory_uri"] and fill_day(values["inventory_uri"], day),
+                set_aside=read_set_aside(
+                    self.hook, values["set_aside_uri"] and fill_day(values["set_aside_uri"], day)
+                ),
+                quarantined=_quarantined(catalog, day),
             )
         plan_uri = plan.folder.plan_uri
         summary = {
@@ -162,31 +216,89 @@ class BuildManifestsOperator(AwsBaseOperator[S3ObjectStoreHook]):
             "reused": plan.reused,
             "ineligible_by_code": plan.ineligible_by_code,
             "shards": len(plan.shards),
+            "shards_by_engine": dict(Counter(shard.engine for shard in plan.shards)),
             "estimated_cost_usd": plan.estimated_cost_usd,
         }
         context["ti"].xcom_push(key="plan_uri", value=plan_uri)
         context["ti"].xcom_push(key="summary", value=summary)
         self.log.info("Planned %s as %s: %s", day, plan_uri, _spelled_out(summary))
-        return [
-            {"plan_uri": plan_uri, "group": number, "shards": shards}
-            for number, shards in enumerate(plan.groups)
-        ]
+        return plan.groups_of(Engine.BULK)
 
-    def _ledger(self, values: dict[str, Any]) -> JudgementLedger | None:
-        if values["fresh"] or values["reuse"] == "off":
+    def _engine_chooser(self, values: dict[str, Any], catalog: Catalog | None) -> ChooseEngines | None:
+        if values["engine"] is None:
             return None
-        from modlake.lake.catalog import ensure_tables, open_catalog
-        from modlake.lake.ledger import LakeLedger
+        from modlake.operators.engine_choice import EngineChooser
 
-        catalog = open_catalog()
-        ensure_tables(catalog)
-        return LakeLedger(catalog)
+        return EngineChooser(
+            rekognition=RekognitionHook(**self._hook_parameters),
+            store=self.hook,
+            hook_parameters=self._hook_parameters,
+            asked=values["engine"],
+            day=values["day"],
+            deadline_minutes=values["deadline_minutes"],
+            requests_per_second=values["detect_requests_per_second"],
+            price_per_image_usd=values["price_per_image_usd"],
+            catalog=catalog,
+        )
 
     def _read(self, field: str) -> Any:
         try:
             return PLAN_VALUES[field](getattr(self, field))
         except ModlakeTerminalError as error:
             raise InvalidValueError(f"Task {self.task_id!r}, {field}: {error}") from error
+
+
+def _needs_catalog(values: Mapping[str, Any]) -> bool:
+    # Also what is analysed afresh has history: durations of jobs, and images that lie in quarantine.
+    return _reuses(values) or values["engine"] is not None
+
+
+def _reuses(values: Mapping[str, Any]) -> bool:
+    return not values["fresh"] and values["reuse"] != "off"
+
+
+def _catalog() -> Catalog:
+    from modlake.lake.catalog import ensure_tables, open_catalog
+
+    catalog = open_catalog()
+    ensure_tables(catalog)
+    return catalog
+
+
+def _quarantined(catalog: Catalog | None, day: date) -> pa.Table | None:
+    if catalog is None:
+        return None
+    from modlake.lake.quarantine import quarantined_objects
+
+    return quarantined_objects(catalog, day)
+
+
+def _ledger(values: Mapping[str, Any], catalog: Catalog | None) -> JudgementLedger | None:
+    if catalog is None or not _reuses(values):
+        return None
+    from modlake.lake.ledger import LakeLedger
+
+    return LakeLedger(catalog)
+
+
+class SynchronousGroupsOperator(AwsBaseOperator[S3ObjectStoreHook]):
+    """
+    Return the groups of a plan that single calls are to judge, to map DetectModerationLabelsOperator over.
+
+    :param plan_uri: the plan of the run (templated)
+    """
+
+    aws_hook_class = S3ObjectStoreHook
+    template_fields = aws_template_fields("plan_uri")
+
+    def __init__(self, *, plan_uri: str, **kwargs: Any) -> None:
+        super().__init__(**never_retry_terminal_errors(kwargs))
+        self.plan_uri = plan_uri
+
+    def execute(self, context: Context) -> list[dict[str, Any]]:  # noqa: ARG002
+        from modlake.pipeline.plan import read_plan
+
+        return read_plan(self.hook, self.plan_uri).groups_of(Engine.SYNC)
 
 
 class LandResultsOperator(AwsBaseOperator[S3ObjectStoreHook]):
@@ -208,7 +320,7 @@ class LandResultsOperator(AwsBaseOperator[S3ObjectStoreHook]):
         self.manifest_group = manifest_group
 
     def execute(self, context: Context) -> dict[str, Any]:
-        from modlake.pipeline.landing import land_shard
+        from modlake.pipeline.landing import land_shards
         from modlake.pipeline.plan import read_plan
 
         group = self.manifest_group
@@ -218,13 +330,12 @@ class LandResultsOperator(AwsBaseOperator[S3ObjectStoreHook]):
         started = time.monotonic()
         landed = []
         done = 0
-        for number in numbers:
-            shard = land_shard(self.hook, plan, number, _attempt(context))
+        for shard in land_shards(self.hook, plan, numbers, _attempt(context)):
             landed.append(shard)
             done += shard.image_count
             self.log.info(
                 "Landed shard %d (%d of %d): %s",
-                number,
+                shard.shard,
                 len(landed),
                 len(numbers),
                 _progress(done, total, time.monotonic() - started),
@@ -245,8 +356,8 @@ class AuditDayOperator(AwsBaseOperator[S3ObjectStoreHook]):
     Returns ``audit_uri`` and the counts of outcomes.
 
     :param plan_uri: the plan of the run (templated)
-    :param landed: what LandResultsOperator returned, for each group or for the only one; nothing for an empty
-        day (templated)
+    :param landed: what LandResultsOperator returned, for each group or for the only one, or a list of such
+        for each engine; nothing for an empty day (templated)
     """
 
     aws_hook_class = S3ObjectStoreHook
@@ -256,7 +367,7 @@ class AuditDayOperator(AwsBaseOperator[S3ObjectStoreHook]):
         self,
         *,
         plan_uri: str,
-        landed: Sequence[Mapping[str, Any]] | Mapping[str, Any] | None,
+        landed: Landed,
         **kwargs: Any,
     ) -> None:
         super().__init__(**never_retry_terminal_errors(kwargs))
@@ -268,9 +379,7 @@ class AuditDayOperator(AwsBaseOperator[S3ObjectStoreHook]):
         from modlake.pipeline.landing import LandedShard
         from modlake.pipeline.plan import read_plan
 
-        # Of a mapped task group Airflow hands over a list, but of one instance its value, and of none None.
-        groups = [self.landed] if isinstance(self.landed, Mapping) else self.landed or []
-        landed = [LandedShard(**shard) for group in groups for shard in group["shards"]]
+        landed = [LandedShard(**shard) for group in _landed_groups(self.landed) for shard in group["shards"]]
         audit = audit_day(self.hook, read_plan(self.hook, self.plan_uri), landed, _attempt(context))
         counts = {name: getattr(audit, name) for name in _COUNTS}
         self.log.info("Audited %s as %s: %s", audit.day, audit.audit_uri, _spelled_out(counts))
@@ -321,6 +430,16 @@ class PublishDayOperator(AwsBaseOperator[S3ObjectStoreHook]):
             _spelled_out({name: facts[name] for name in _COUNTS}),
         )
         return facts
+
+
+def _landed_groups(landed: Landed) -> Iterator[Mapping[str, Any]]:
+    """Yield the groups: Airflow hands over a list of a mapped task group, of one instance its value, of none
+    None."""
+    if isinstance(landed, Mapping):
+        yield landed
+    else:
+        for each in landed or []:
+            yield from _landed_groups(each)
 
 
 def _attempt(context: Context) -> str:

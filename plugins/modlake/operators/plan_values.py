@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from math import inf
 from typing import Any
 
 from modlake.exceptions import ModlakeTerminalError
 from modlake.hooks.rekognition import check_min_confidence, check_text
 from modlake.pipeline.day import check_day_uri, parse_day
+from modlake.pipeline.engines import EngineChoice
 from modlake.pipeline.reuse import ReuseMode
 from modlake.pipeline.s3_uri import split_s3_uri
 
@@ -31,6 +33,10 @@ def is_known_later(value: object) -> bool:
 def _day_uri(value: str) -> str:
     check_day_uri(value)
     return value
+
+
+def _optional_day_uri(value: str | None) -> str | None:
+    return _day_uri(value) if value else None
 
 
 def _folder_uri(value: str) -> str:
@@ -107,6 +113,24 @@ def _reuse(value: str) -> ReuseMode:
         raise InvalidValueError(f"{value!r} is no way of reuse: write {', '.join(ReuseMode)}.") from error
 
 
+def _engine(value: str | None) -> EngineChoice | None:
+    if value is None:
+        return None
+    try:
+        return EngineChoice(value)
+    except ValueError as error:
+        raise InvalidValueError(f"{value!r} is no engine: write {', '.join(EngineChoice)}.") from error
+
+
+def _above_zero(value: float | str | None) -> float | None:
+    if value is None or value == "":
+        return None
+    number = _number(value)
+    if not 0 < number < inf:
+        raise InvalidValueError(f"{value!r} is not above 0: write a positive number, or leave it empty.")
+    return number
+
+
 def _switch(value: bool | str) -> bool:
     if str(value).lower() not in {"true", "false"}:
         raise InvalidValueError(f"{value!r} is neither yes nor no: write true or false.")
@@ -116,6 +140,8 @@ def _switch(value: bool | str) -> bool:
 PLAN_VALUES: dict[str, Callable[[Any], Any]] = {
     "day": parse_day,
     "source_uri": _day_uri,
+    "inventory_uri": _optional_day_uri,
+    "set_aside_uri": _optional_day_uri,
     "work_uri": _folder_uri,
     "allowed_uris": _uri_list,
     "min_confidence": _confidence,
@@ -127,5 +153,8 @@ PLAN_VALUES: dict[str, Callable[[Any], Any]] = {
     "image_retries": _retries,
     "allow_incomplete": _share,
     "reuse": _reuse,
+    "engine": _engine,
+    "deadline_minutes": _above_zero,
+    "detect_requests_per_second": _above_zero,
 }
 """What reads each argument, and raises a ModlakeTerminalError that says what to write instead."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import random
 import time
+from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.amazon.aws.operators.base_aws import AwsBaseOperator
@@ -17,11 +19,12 @@ from modlake.exceptions import ModlakeTransientError
 from modlake.hooks.object_store import S3ObjectStoreHook, explained
 from modlake.hooks.rekognition import InvalidRequestError, RekognitionHook, check_min_confidence, check_text
 from modlake.links.rekognition import MediaAnalysisResultLink, RekognitionMediaAnalysisJobLink
+from modlake.pipeline.engines import Engine
 from modlake.pipeline.media_analysis import (
+    SUCCEEDED,
     Analysis,
     MediaAnalysisReconciler,
     Progress,
-    analyses_of,
     analysis_of,
     duration_seconds,
     unstoppable,
@@ -35,10 +38,14 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
     from airflow.sdk.execution_time.context import TaskStateStoreAccessor
 
-    from modlake.pipeline.plan import Plan
+    from modlake.operators.rekognition_synchronous import SynchronousJudge
+    from modlake.pipeline.plan import Plan, Shard
 
 # Jobs that end soon are awaited in the worker: Airflow 3.3.2 loses deferrals that end at once.
 WORKER_WAIT_SECONDS = 15.0
+
+# What a full or throttled account refused is asked for again after so long, or twice as long.
+RETRY_SECONDS = 60.0
 
 # The trigger wakes its task at the deadline; Airflow's own timeout only catches a trigger that can't.
 DEFER_TIMEOUT_GRACE = timedelta(minutes=5)
@@ -113,10 +120,11 @@ class MediaAnalysisBaseOperator(AwsBaseOperator[RekognitionHook]):
         if self._reconciler is not None and (job_ids := self._reconciler.active_job_ids):
             self.log.warning(unstoppable(job_ids))
 
+    @abstractmethod
     def _run(
         self, context: Context, *, deadline: datetime, first_generations: Mapping[str, int]
     ) -> dict[str, Any]:
-        raise NotImplementedError
+        """Go on where the last attempt or the time before the deferral ended."""
 
     def _bring_about(
         self,
@@ -126,6 +134,7 @@ class MediaAnalysisBaseOperator(AwsBaseOperator[RekognitionHook]):
         deadline: datetime,
         first_generations: Mapping[str, int],
         until: Callable[[Progress], bool],
+        jobs_at_once: int | None = None,
     ) -> MediaAnalysisReconciler:
         """
         Reconcile until ``until`` is content; may defer.
@@ -133,7 +142,11 @@ class MediaAnalysisBaseOperator(AwsBaseOperator[RekognitionHook]):
         :raises MediaAnalysisDeadlineError: ``deadline`` has passed
         """
         reconciler = MediaAnalysisReconciler(
-            self.hook, analyses, report=self.log.info, first_generations=first_generations
+            self.hook,
+            analyses,
+            report=self.log.info,
+            first_generations=first_generations,
+            jobs_at_once=jobs_at_once,
         )
         self._reconciler = reconciler
         began = time.monotonic()
@@ -153,19 +166,28 @@ class MediaAnalysisBaseOperator(AwsBaseOperator[RekognitionHook]):
                     "takes it up again without paying twice: clear the task, or give it a longer timeout."
                 )
             waited = time.monotonic() - began
-            if waited < WORKER_WAIT_SECONDS:
+            if waited < WORKER_WAIT_SECONDS and self._may_end_soon(reconciler, progress):
                 time.sleep(min(self.poll_interval, (1 + waited / 4) * random.uniform(0.8, 1.2)))  # noqa: S311
             elif self.deferrable:
-                self._defer(progress, deadline, reconciler.first_generations)
+                self._defer(progress, deadline, reconciler)
             else:
                 time.sleep(self.poll_interval * random.uniform(0.8, 1.2))  # noqa: S311 - spreads calls
 
-    def _defer(self, progress: Progress, deadline: datetime, first_generations: dict[str, int]) -> None:
+    def _may_end_soon(self, reconciler: MediaAnalysisReconciler, progress: Progress) -> bool:
+        """Tell whether a short wait in the worker may spare a deferral, or fill a slot that was refused."""
+        if reconciler.trouble is not None:
+            return True
+        ended = [job for job in reconciler.jobs.values() if job["Status"] == SUCCEEDED]
+        took = max(map(duration_seconds, ended), default=0.0)
+        return not progress.awaiting and took < WORKER_WAIT_SECONDS
+
+    def _defer(self, progress: Progress, deadline: datetime, reconciler: MediaAnalysisReconciler) -> None:
         now = datetime.now(UTC)
         wake_at = deadline
-        if progress.awaiting:
+        if progress.awaiting and reconciler.trouble is not None:
             # A slot may come free outside of this task too.
-            wake_at = min(deadline, now + timedelta(seconds=self.poll_interval * random.uniform(1, 2)))  # noqa: S311
+            pause = max(self.poll_interval, RETRY_SECONDS) * random.uniform(1, 2)  # noqa: S311
+            wake_at = min(deadline, now + timedelta(seconds=pause))
         self.defer(
             trigger=MediaAnalysisJobCompletedTrigger(
                 job_ids=progress.active_job_ids,
@@ -178,7 +200,7 @@ class MediaAnalysisBaseOperator(AwsBaseOperator[RekognitionHook]):
                 botocore_config=self.botocore_config,
             ),
             method_name="execute_complete",
-            kwargs={"deadline": deadline.isoformat(), "first_generations": first_generations},
+            kwargs={"deadline": deadline.isoformat(), "first_generations": reconciler.first_generations},
             timeout=deadline - now + DEFER_TIMEOUT_GRACE,
         )
 
@@ -204,11 +226,17 @@ class AnalyseManifestsOperator(MediaAnalysisBaseOperator):
     Images that a job left without an answer, or could not judge for a passing reason, are asked for again in
     a job of their own, as often as the plan's ``image_retries`` allow.
 
+    What single calls were given before is left to them, and judged here. When jobs are denied and the plan
+    was asked for ``auto``, the denial is explained in the log and noted for the plans of the coming days, and
+    the shards that have no job yet are judged here by single calls.
+
     Returns the group. For readable map indexes set
     ``map_index_template="shards {{ task.manifest_group['shards'] | join(', ') }}"``.
 
     :param manifest_group: ``{"plan_uri": …, "group": 0, "shards": [0, 1]}``, as BuildManifestsOperator
         returns it (templated)
+    :param jobs_at_once: how many of the group's jobs run at a time; as many as the account takes by default.
+        Give the task as many slots of the pool that stands for the account's quota
     :param poll_interval: seconds between looks at the jobs
     :param timeout: how long one attempt of the task waits for the jobs
     :param deferrable: wait in the triggerer
@@ -221,6 +249,7 @@ class AnalyseManifestsOperator(MediaAnalysisBaseOperator):
         self,
         *,
         manifest_group: Mapping[str, Any],
+        jobs_at_once: int | None = None,
         poll_interval: float = 60,
         timeout: timedelta = timedelta(hours=24),
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
@@ -228,33 +257,49 @@ class AnalyseManifestsOperator(MediaAnalysisBaseOperator):
     ) -> None:
         super().__init__(poll_interval=poll_interval, timeout=timeout, deferrable=deferrable, **kwargs)
         self.manifest_group = manifest_group
+        self.jobs_at_once = jobs_at_once
+        if jobs_at_once is not None:
+            self._check_positive("jobs_at_once", jobs_at_once, "5")
+        self._single_calls: SynchronousJudge | None = None
         self._check_positive("poll_interval", poll_interval, "60")
         self._check_positive("timeout", timeout, "timedelta(hours=24)")
 
     def _run(
         self, context: Context, *, deadline: datetime, first_generations: Mapping[str, int]
     ) -> dict[str, Any]:
+        from modlake.operators.rekognition_synchronous import SynchronousJudge
+        from modlake.operators.shards_judge import ShardsJudge
         from modlake.pipeline.plan import read_plan
 
         group = self._group()
         store = S3ObjectStoreHook(**self._hook_parameters)
         plan = read_plan(store, group["plan_uri"])
         memory = TaskJobMemory(context.get("task_state_store"))
-        analyses = analyses_of(store, plan, group["shards"], memory)
-        for retry in range(1, plan.image_retries + 2):
+        self._reconciler = None
+        self._single_calls = SynchronousJudge(self.hook, store, plan, context, self.log.info)
+
+        def by_bulk(shards: list[Shard]) -> None:
+            followed = self._reconciler.first_generations if self._reconciler else first_generations
             reconciler = self._bring_about(
                 context,
-                analyses,
+                [analysis_of(store, plan, shard, memory) for shard in shards],
                 deadline=deadline,
-                first_generations=first_generations,
+                first_generations=followed,
                 until=lambda progress: progress.is_complete,
+                jobs_at_once=self.jobs_at_once,
             )
-            first_generations = reconciler.first_generations
             for name, job in sorted(reconciler.jobs.items()):
                 self.log.info("%s: job %s took %.1f min", name, job["JobId"], duration_seconds(job) / 60)
-            analyses = self._retries(store, plan, group["shards"], retry, memory)
-            if not analyses:
-                break
+
+        ShardsJudge(
+            api=self.hook,
+            store=store,
+            plan=plan,
+            prefers=Engine.BULK,
+            by_bulk=by_bulk,
+            by_sync=partial(self._single_calls.judge, rate_share=self._share_of_rate(plan)),
+            report=self.log.info,
+        ).judge([plan.shards[number] for number in group["shards"]])
         images = sum(plan.shards[shard].image_count for shard in group["shards"])
         self.log.info(
             "Analysed group %s of %s: %s images in %d jobs",
@@ -265,23 +310,16 @@ class AnalyseManifestsOperator(MediaAnalysisBaseOperator):
         )
         return group
 
-    def _retries(
-        self, store: S3ObjectStoreHook, plan: Plan, shards: list[int], retry: int, memory: TaskJobMemory
-    ) -> list[Analysis]:
-        from modlake.pipeline.image_retries import plan_retries
+    def on_kill(self) -> None:
+        super().on_kill()
+        if self._single_calls is not None:
+            self._single_calls.stop()
 
-        if retry > plan.image_retries:
-            return []
-        retries = plan_retries(store, plan, shards, retry)
-        for shard in retries:
-            self.log.warning(
-                "shard %05d: %d images got no answer and are asked for again (%d of %d)",
-                shard.shard,
-                shard.image_count,
-                retry,
-                plan.image_retries,
-            )
-        return [analysis_of(store, plan, shard, memory) for shard in retries]
+    def _share_of_rate(self, plan: Plan) -> float:
+        """Return what this task may use of the rate of single calls, beside the tasks that hold the jobs."""
+        groups = len(plan.groups_of(Engine.BULK))
+        at_once = plan.engines.concurrent_jobs // self.pool_slots if plan.engines else groups
+        return 1 / max(1, min(groups, at_once))
 
     def _group(self) -> dict[str, Any]:
         group = self.manifest_group

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import random
+import time
 import uuid
-from collections.abc import Mapping
-from datetime import UTC, datetime
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.amazon.aws.operators.base_aws import AwsBaseOperator
@@ -14,7 +18,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from botocore.parsers import ResponseParserError
 
-from modlake.exceptions import ModlakeError
+from modlake.exceptions import ModlakeError, ModlakeTransientError
 from modlake.hooks.object_store import S3ObjectStoreHook
 from modlake.hooks.rekognition import (
     InvalidRequestError,
@@ -24,20 +28,29 @@ from modlake.hooks.rekognition import (
     check_text,
     typed_error,
 )
+from modlake.pipeline.engines import Engine
+from modlake.pipeline.media_analysis import MediaAnalysisReconciler, analysis_of
+from modlake.pipeline.quotas import default_quotas
 from modlake.pipeline.s3_uri import split_s3_uri
 from modlake.pipeline.synchronous.detection import ImageFailedError, NoAnswerError, ThrottledError
-from modlake.pipeline.synchronous.engine import SynchronousEngine, window_size
+from modlake.pipeline.synchronous.engine import (
+    SynchronousAnalysisStoppedError,
+    SynchronousEngine,
+    window_size,
+)
 from modlake.retries import never_retry_terminal_errors
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from modlake.pipeline.plan import AnalysisParameters, Plan
+    from modlake.pipeline.plan import AnalysisParameters, Plan, Shard
     from modlake.pipeline.synchronous.progress import Tally
+    from modlake.pipeline.synchronous.shard_analysis import ShardAnalysis
 
-# "Amazon Rekognition endpoints and quotas": DetectModerationLabels, transactions a second, raisable.
-QUOTA_PER_SECOND = {"us-east-1": 50.0, "us-west-2": 50.0, "eu-west-1": 50.0}
-QUOTA_PER_SECOND_ELSEWHERE = 5.0
+# How often, and for how long at most, jobs are looked at that are awaited here although single calls were
+# asked for. They occupy the slot of the pool meanwhile.
+JOBS_POLL_SECONDS = 20
+JOBS_PATIENCE = timedelta(hours=24)
 
 # "Error handling" and the quota guide of the Rekognition developer guide.
 _THROTTLED = {
@@ -66,8 +79,10 @@ class DetectModerationLabelsOperator(AwsBaseOperator[RekognitionHook]):
     once share the work, a manifest each.
 
     Images that Rekognition refuses, or fails to answer for after ten attempts, end in the summary with their
-    code. Those that are not to blame for it are asked for again by the next run. What concerns every image
-    fails the task.
+    code. Those that passing trouble left without an answer are asked for again, as often as the plan's
+    ``image_retries`` allow; all that are not to blame, by the next run. What concerns every image fails the
+    task. A shard that was submitted as a media analysis job before is awaited, for 24 hours at most in an
+    attempt, not judged a second time.
 
     Returns the group. For readable map indexes set
     ``map_index_template="shards {{ task.manifest_group['shards'] | join(', ') }}"``.
@@ -78,7 +93,8 @@ class DetectModerationLabelsOperator(AwsBaseOperator[RekognitionHook]):
     :param manifest_group: ``{"plan_uri": …, "group": 0, "shards": [0, 1]}``, as BuildManifestsOperator
         returns it (templated)
     :param account_requests_per_second: the account's quota of DetectModerationLabels in the region; by
-        default AWS's own, 50 in us-east-1, us-west-2 and eu-west-1, 5 elsewhere (templated)
+        default what the plan found out, else AWS's own, 50 in us-east-1, us-west-2 and eu-west-1, 5 elsewhere
+        (templated)
     :param rate_share: the part of the quota that is this task's: its pool slots divided by the pool's
         (templated)
     """
@@ -100,66 +116,55 @@ class DetectModerationLabelsOperator(AwsBaseOperator[RekognitionHook]):
         self.manifest_group = manifest_group
         self.account_requests_per_second = account_requests_per_second
         self.rate_share = rate_share
-        self._engine: SynchronousEngine | None = None
+        self._judge: SynchronousJudge | None = None
         for name in ("account_requests_per_second", "rate_share"):
             if _is_written_out(getattr(self, name)):
                 self._positive(name)
 
     def execute(self, context: Context) -> dict[str, Any]:
+        from modlake.operators.shards_judge import ShardsJudge
         from modlake.pipeline.plan import read_plan
-        from modlake.pipeline.synchronous.shard_analysis import Attempt, analyses_of
 
         group = dict(self.manifest_group)
-        requests_per_second = self._requests_per_second()
+        given = None
+        if self.account_requests_per_second not in {None, ""}:
+            given = self._positive("account_requests_per_second")
         store = S3ObjectStoreHook(**self._hook_parameters)
         plan = read_plan(store, group["plan_uri"])
-        _check_parameters(plan.parameters)
-        attempt = Attempt(holder=f"{context['ti'].id} {uuid.uuid4()}", now=lambda: datetime.now(UTC))
-        analyses = analyses_of(store, plan, group["shards"], attempt)
-        self.log.info(
-            "Judging %s images in %d manifests at %g calls/s at most",
-            f"{sum(analysis.image_count for analysis in analyses):,}",
-            len(analyses),
-            requests_per_second,
-        )
-        # Made here: connections can't be looked up while the event loop runs.
-        client = self._client(window_size(requests_per_second))
-
-        async def judge() -> Tally:
-            async with client as rekognition:
-                self._engine = SynchronousEngine(
-                    AsyncDetection(rekognition, plan),
-                    analyses,
-                    requests_per_second=requests_per_second,
-                    report=self.log.info,
-                )
-                return await self._engine.run()
-
-        asyncio.run(judge())
+        self._judge = SynchronousJudge(self.hook, store, plan, context, self.log.info, given)
+        ShardsJudge(
+            api=self.hook,
+            store=store,
+            plan=plan,
+            prefers=Engine.SYNC,
+            by_bulk=partial(self._await_jobs, store, plan),
+            by_sync=partial(self._judge.judge, rate_share=self._positive("rate_share")),
+            report=self.log.info,
+        ).judge([plan.shards[number] for number in group["shards"]])
         self.log.info("Judged group %s of %s", group["group"], plan.day)
         return group
 
     def on_kill(self) -> None:
-        if self._engine is not None:
-            self._engine.stop()
+        if self._judge is not None:
+            self._judge.stop()
 
-    def _client(self, connections: int) -> Any:
-        # The engine repeats calls itself, as every attempt has to keep to the rate.
-        config = self.hook.config.merge(
-            Config(
-                retries={"mode": "standard", "total_max_attempts": 1},
-                max_pool_connections=connections,
-                connect_timeout=5,
-                read_timeout=30,
-            )
-        )
-        return self.hook.get_client_type(region_name=self.hook.region_name, config=config, deferrable=True)
+    def _await_jobs(self, store: S3ObjectStoreHook, plan: Plan, shards: list[Shard]) -> None:
+        """Await jobs that were started before for some of the shards: they are paid for."""
+        from modlake.pipeline.engine_claims import NoMemory
 
-    def _requests_per_second(self) -> float:
-        quota = QUOTA_PER_SECOND.get(self.hook.conn_region_name, QUOTA_PER_SECOND_ELSEWHERE)
-        if self.account_requests_per_second not in {None, ""}:
-            quota = self._positive("account_requests_per_second")
-        return quota * self._positive("rate_share")
+        analyses = [analysis_of(store, plan, shard, NoMemory()) for shard in shards]
+        reconciler = MediaAnalysisReconciler(self.hook, analyses, report=self.log.info)
+        until = time.monotonic() + JOBS_PATIENCE.total_seconds()
+        while not (progress := reconciler.reconcile()).is_complete:
+            self.log.info("Submitted as jobs before, which are awaited: %s", progress)
+            if time.monotonic() >= until:
+                raise ModlakeTransientError(
+                    f"The jobs that some of the shards were submitted to before had not ended after "
+                    f"{JOBS_PATIENCE}: {progress}. {reconciler.trouble or 'The jobs are slow.'} Another try "
+                    "awaits them further: clear the task; or look the jobs up in the Rekognition console, "
+                    "and have the day judged anew with fresh=true."
+                )
+            time.sleep(JOBS_POLL_SECONDS * random.uniform(0.8, 1.2))  # noqa: S311 - spreads calls
 
     def _positive(self, name: str) -> float:
         value = getattr(self, name)
@@ -173,6 +178,122 @@ class DetectModerationLabelsOperator(AwsBaseOperator[RekognitionHook]):
                 f"Task {self.task_id!r}: {name} is {value!r}. Write a number above 0, up to {highest:g}."
             )
         return number
+
+
+class SynchronousJudge:
+    """
+    Judges shards of a plan by single calls, within a task. Attribute: ``tally``, of the last round.
+
+    :param account_requests_per_second: instead of the plan's rate, or AWS's default where it has none
+    """
+
+    def __init__(
+        self,
+        hook: RekognitionHook,
+        store: S3ObjectStoreHook,
+        plan: Plan,
+        context: Context,
+        report: Callable[[str], None],
+        account_requests_per_second: float | None = None,
+    ) -> None:
+        self._hook = hook
+        self._store = store
+        self._plan = plan
+        self._context = context
+        self._report = report
+        self._account_requests_per_second = account_requests_per_second
+        self._engine: SynchronousEngine | None = None
+        self._is_stopped = False
+        self.tally: Tally | None = None
+
+    def judge(self, shards: Sequence[Shard], *, rate_share: float) -> None:
+        """
+        Judge shards, and ask again for images that got no answer, as often as the plan allows.
+
+        :param rate_share: the part of the account's rate that may be used
+        :raises SynchronousAnalysisStoppedError: ``stop`` was called
+        """
+        _check_parameters(self._plan.parameters)
+        requests_per_second = self.requests_per_second() * rate_share
+        analyses = self._round(shards, requests_per_second)
+        for retry in range(1, self._plan.image_retries + 1):
+            again = [
+                shard
+                for shard, analysis in zip(shards, analyses, strict=True)
+                if analysis.may_gain_from_a_retry
+            ]
+            if not again:
+                break
+            self._report(
+                f"Images of {len(again)} manifests got no answer and are asked for again "
+                f"({retry} of {self._plan.image_retries})"
+            )
+            shards, analyses = again, self._round(again, requests_per_second)
+
+    def requests_per_second(self) -> float:
+        """Return the rate of the account: the one given, else what the plan found, else AWS's default."""
+        if self._account_requests_per_second is not None:
+            return self._account_requests_per_second
+        if self._plan.engines is not None:
+            return self._plan.engines.requests_per_second
+        return default_quotas(self._hook.conn_region_name).requests_per_second
+
+    def stop(self) -> None:
+        """End soon and keep what was judged; may be called from a signal handler."""
+        self._is_stopped = True
+        if self._engine is not None:
+            self._engine.stop()
+
+    def _round(self, shards: Sequence[Shard], requests_per_second: float) -> list[ShardAnalysis]:
+        from modlake.pipeline.synchronous.shard_analysis import Attempt, analyses_of
+
+        self._require_going_on()
+        holder = f"{self._context['ti'].id} {uuid.uuid4()}"
+        attempt = Attempt(holder=holder, now=lambda: datetime.now(UTC))
+        analyses = analyses_of(self._store, self._plan, shards, attempt)
+        images = sum(analysis.image_count for analysis in analyses)
+        self._report(
+            f"Judging {images:,} images in {len(analyses)} manifests, "
+            f"at {requests_per_second:g} calls/s at most"
+        )
+        # Made here: connections can't be looked up while the event loop runs.
+        client = paced_client(self._hook, window_size(requests_per_second))
+
+        async def judge() -> Tally:
+            async with client as rekognition:
+                self._engine = SynchronousEngine(
+                    AsyncDetection(rekognition, self._plan),
+                    analyses,
+                    requests_per_second=requests_per_second,
+                    report=self._report,
+                )
+                self._require_going_on()
+                return await self._engine.run()
+
+        gc.freeze()  # or a full collection stops all calls for as long as Airflow's own objects take: 0.3 s
+        self.tally = asyncio.run(judge())
+        return analyses
+
+    def _require_going_on(self) -> None:
+        # An engine that does not run yet can't be told to stop.
+        if self._is_stopped:
+            raise SynchronousAnalysisStoppedError(
+                "The task was told to stop; what was judged is kept. Clear it to go on from there."
+            )
+
+
+def paced_client(hook: RekognitionHook, connections: int) -> Any:
+    """Return an aiobotocore client for so many calls at once, which repeats none of them."""
+    # The engine repeats calls itself, as every attempt has to keep to the rate.
+    config = hook.config.merge(
+        Config(
+            retries={"mode": "standard", "total_max_attempts": 1},
+            max_pool_connections=connections,
+            connect_timeout=5,
+            read_timeout=30,
+        )
+    )
+    return hook.get_client_type(region_name=hook.region_name, config=config, deferrable=True)
 
 
 class AsyncDetection:

@@ -14,13 +14,10 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from modlake.exceptions import ModlakeError, ModlakeTransientError
 from modlake.hooks.rekognition import LIST_PAGE_SIZE, RekognitionHook, check_whole, typed_error
-from modlake.pipeline.media_analysis import FAILED, has_ended, unstoppable
+from modlake.pipeline.media_analysis import FAILED, GETS_WORTH_A_LIST, has_ended, unstoppable
 
 MINIMUM_AGE_SECONDS = 20
 """Airflow 3.3.2 fails a task whose trigger fires within some seconds of the deferral: never fire sooner."""
-
-GETS_WORTH_A_LIST = 4
-"""By default AWS grants 20 Get a second and 5 List: from the fifth job on one List is the smaller share."""
 
 
 class MediaAnalysisJobCompletedTrigger(BaseTrigger):
@@ -34,7 +31,8 @@ class MediaAnalysisJobCompletedTrigger(BaseTrigger):
     Throttling and server errors are waited out.
 
     :param job_ids: the jobs to wait for; none waits for ``wake_at`` alone
-    :param wait_for: ``all`` fires when all have ended, or as soon as one FAILED; ``any`` when one has ended
+    :param wait_for: ``all`` fires when all have ended; ``any`` one look after the first has, so that those
+        which end with it wake the task only once; both as soon as one FAILED
     :param poll_interval: seconds between looks, give or take a fifth
     :param wake_at: fire at this time (aware) in any case
     :param aws_conn_id: The Airflow connection used for AWS credentials.
@@ -107,6 +105,7 @@ class MediaAnalysisJobCompletedTrigger(BaseTrigger):
     async def _wait(self) -> dict[str, Any]:
         statuses: dict[str, str] = {}
         trouble: str | None = None
+        ended: list[str] = []
         async with await self.hook().get_async_conn() as client:
             while True:
                 try:
@@ -115,9 +114,12 @@ class MediaAnalysisJobCompletedTrigger(BaseTrigger):
                 except ModlakeTransientError as error:
                     trouble = str(error)
                     self.log.warning(trouble)
+                had_ended = len(ended)
                 ended = [job_id for job_id in self.job_ids if self._has_ended(job_id, statuses)]
                 self.log.info("%d of %d media analysis jobs have ended", len(ended), len(self.job_ids))
-                if self._is_enough(ended) or FAILED in statuses.values():
+                have_all_ended = 0 < len(self.job_ids) == len(ended)
+                is_any_due = self.wait_for == "any" and had_ended > 0
+                if have_all_ended or is_any_due or FAILED in statuses.values():
                     return {"status": "success", "jobs": statuses, "message": None}
                 pause = self.poll_interval * random.uniform(0.8, 1.2)  # noqa: S311 - spreads calls, no secret
                 if self.wake_at is not None:
@@ -130,9 +132,6 @@ class MediaAnalysisJobCompletedTrigger(BaseTrigger):
     @staticmethod
     def _has_ended(job_id: str, statuses: dict[str, str]) -> bool:
         return job_id in statuses and has_ended({"JobId": job_id, "Status": statuses[job_id]})
-
-    def _is_enough(self, ended: Sequence[str]) -> bool:
-        return bool(ended) and (self.wait_for == "any" or len(ended) == len(self.job_ids))
 
     async def _look(self, client: Any, statuses: dict[str, str]) -> None:
         """Bring ``statuses`` up to date for the jobs that had not ended when last looked at."""

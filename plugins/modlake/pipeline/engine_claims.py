@@ -1,0 +1,92 @@
+"""Which engine a manifest belongs to: the first that writes its submission down, whoever asks later.
+
+Both engines write under the same fingerprint, ``<work>/submissions/<fingerprint>/``, by the same conditional
+write: so a manifest that one has submitted is never paid for through the other as well.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from modlake.exceptions import ModlakeTerminalError
+from modlake.pipeline.engines import Engine
+from modlake.pipeline.submissions import (
+    StoredSubmissionLedger,
+    Submission,
+    SubmissionLedger,
+    fingerprint,
+    start_request,
+)
+
+if TYPE_CHECKING:
+    from modlake.pipeline.object_store import ObjectStore
+    from modlake.pipeline.plan import AnalysisParameters, Plan, Shard
+
+_ENGINE = "Engine"
+
+
+class JudgedSynchronouslyError(ModlakeTerminalError):
+    """A manifest that a job was to be started for has been taken by single calls meanwhile."""
+
+
+class NoMemory:
+    """A JobMemory for those that only look."""
+
+    def recall(self, fingerprint: str) -> tuple[int, str] | None:  # noqa: ARG002
+        return None
+
+    def remember(self, fingerprint: str, generation: int, job_id: str) -> None:
+        """Keep nothing."""
+
+
+def engine_of(submission: Submission) -> Engine:
+    """Return the engine that a submission was written down for."""
+    return Engine(submission.request.get(_ENGINE, Engine.BULK))
+
+
+def require_bulk(submission: Submission, name: str) -> Submission:
+    """Return a submission that a job may be started for; raise JudgedSynchronouslyError for another."""
+    if engine_of(submission) is Engine.SYNC:
+        raise JudgedSynchronouslyError(
+            f"{name} is judged by DetectModerationLabels calls since this task looked. Clear the task: it "
+            "takes up what they have judged."
+        )
+    return submission
+
+
+def latest_submission(
+    store: ObjectStore, work_uri: str, shard: Shard, parameters: AnalysisParameters
+) -> Submission | None:
+    """Return what was submitted last for the images of a shard, None when nothing was."""
+    name = fingerprint(shard.images_sha256, parameters, shard.retry)
+    return StoredSubmissionLedger(store, work_uri, name, NoMemory()).latest()
+
+
+class Claim:
+    """Who has a shard, and the right to take it for single calls."""
+
+    def __init__(self, store: ObjectStore, plan: Plan, shard: Shard) -> None:
+        self._plan = plan
+        self._shard = shard
+        self.fingerprint = fingerprint(shard.images_sha256, plan.parameters, shard.retry)
+        self.ledger: SubmissionLedger = StoredSubmissionLedger(
+            store, plan.folder.work_uri, self.fingerprint, NoMemory()
+        )
+
+    def latest(self) -> Submission | None:
+        """Return what was submitted last, None when nobody has taken the shard."""
+        return self.ledger.latest()
+
+    def take_for_single_calls(self, generation: int) -> Engine:
+        """Take a shard that nobody has, or whose last submission came to nothing; return who has it then."""
+        return engine_of(self.ledger.claim(generation, self._request(generation)))
+
+    def settle(self, submission: Submission, job_id: str) -> None:
+        """Write down the job of a submission."""
+        self.ledger.settle(replace(submission, job_id=job_id))
+
+    def _request(self, generation: int) -> dict[str, Any]:
+        # Shaped as a job's, so that maintenance finds the files that it needs.
+        request = start_request(self._plan, self._shard, self.fingerprint, generation)
+        return {_ENGINE: Engine.SYNC.value, **request}

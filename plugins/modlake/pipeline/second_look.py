@@ -1,0 +1,163 @@
+"""A second look at the images of a job that has ended: were they the listed ones while it judged them?
+
+Rekognition does not say which bytes it judged, and whoever may upload could have one image listed, another
+one judged, and the first one back in its place. An object that is seen after the job's end as it was listed,
+and that was not written since the job began, is what the job has judged.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from modlake.pipeline.columns import Column, find_rows, taken
+from modlake.pipeline.inventory import ROWS_PER_PART
+from modlake.pipeline.job_files import JobRecord
+from modlake.pipeline.object_store import (
+    ObjectExistsError,
+    ObjectNotFoundError,
+    ObjectStore,
+    PagedListing,
+)
+from modlake.pipeline.plan import Plan
+from modlake.pipeline.s3_uri import as_folder_uri, split_s3_uri
+
+_KEYS_PER_PAGE = 1_000
+_PAGES_AT_ONCE = 16
+_COLUMNS: list[tuple[str, pa.DataType]] = [
+    ("key", pa.string()),
+    ("etag", pa.string()),
+    ("last_modified", pa.timestamp("us", tz="UTC")),
+]
+_SEEN = pa.schema(_COLUMNS)
+
+
+@dataclass(frozen=True, slots=True)
+class SecondLook:
+    """What was not as listed, by source_ref; ``second-looks/<shard>.json`` holds it.
+
+    ``replaced`` objects have another ETag now. ``rewritten`` ones have the listed one, but were written after
+    the job ``job_id`` began: when, as ISO 8601 text. One that is gone is in neither.
+    """
+
+    job_id: str
+    looked_at: str
+    replaced: list[str] = field(default_factory=list)
+    rewritten: dict[str, str] = field(default_factory=dict)
+
+
+def look_again(store: ObjectStore, plan: Plan, record: JobRecord, listed: pa.Table) -> SecondLook:
+    """Compare the objects that a job was asked about with ``listed``, their rows of the inventory.
+
+    The first look after a job's end is the one that counts: later ones return it, so that what comes out
+    does not depend on when the results are read.
+    """
+    uri = plan.folder.second_look_uri(record.shard, record.retry)
+    known = _read(store, uri)
+    if known is not None and known.job_id == record.job_id:
+        return known
+    look = _look(store, plan, record, listed)
+    try:
+        store.write(uri, json.dumps(asdict(look), indent=1).encode(), if_absent=known is None)
+    except ObjectExistsError:
+        return _read(store, uri) or look
+    return look
+
+
+def _read(store: ObjectStore, uri: str) -> SecondLook | None:
+    try:
+        return SecondLook(**json.loads(store.read(uri)))
+    except ObjectNotFoundError:
+        return None
+
+
+def _look(store: ObjectStore, plan: Plan, record: JobRecord, listed: pa.Table) -> SecondLook:
+    looked_at = datetime.now(UTC).isoformat()
+    seen = pa.concat_tables([_SEEN.empty_table(), *_see(store, plan, listed)])
+    row = find_rows(listed["key"], seen["key"])
+    etag, last_modified = taken(seen["etag"], row), taken(seen["last_modified"], row)
+    is_other: Column = pc.not_equal(etag, listed["etag"])
+    is_replaced: Column = pc.fill_null(is_other, False)
+    written: Column = pc.coalesce(last_modified, listed["last_modified"])
+    is_newer = _is_written_since(record.started_at, written)
+    is_rewritten: Column = pc.and_(pc.invert(is_replaced), pc.fill_null(is_newer, False))
+    rewritten = pa.table({"source_ref": listed["source_ref"], "written": written}).filter(is_rewritten)
+    return SecondLook(
+        job_id=record.job_id,
+        looked_at=looked_at,
+        replaced=list(map(str, listed["source_ref"].filter(is_replaced).to_pylist())),
+        rewritten={row["source_ref"]: row["written"].isoformat() for row in rewritten.to_pylist()},
+    )
+
+
+def _is_written_since(began: datetime | None, written: Column) -> Column:
+    """Tell what was written since a job began, as far as S3 tells it: in whole seconds, rounded down.
+
+    What was written in the second of its begin counts as written since, whatever was listed before: it may
+    have been written twice in that second.
+    """
+    start = pa.scalar(began, written.type)
+    return pc.greater_equal(written, pc.floor_temporal(start, unit="second"))
+
+
+def let_second_pass(written: datetime | None) -> None:
+    """Return when the second of a write is over: what begins from now on has begun after it for certain."""
+    if written is not None:
+        over = written.replace(microsecond=0) + timedelta(seconds=1)
+        time.sleep(min(1.0, max(0.0, (over - datetime.now(UTC)).total_seconds())))
+
+
+def _see(store: ObjectStore, plan: Plan, listed: pa.Table) -> Iterator[pa.Table]:
+    """Yield the listed objects as they are now, in the fewest List calls."""
+    bucket, prefix = split_s3_uri(as_folder_uri(plan.source_uri))
+    if not listed.num_rows:
+        return
+    if not isinstance(store, PagedListing):
+        pages: Iterator[pa.Table] = _list_all(store, bucket, prefix)
+    elif listed.num_rows <= _pages_between(plan, listed):
+        pages = (store.list_page(bucket, key.as_py(), limit=1).objects for key in listed["key"])
+    else:
+        pages = _list_range(store, bucket, prefix, listed["key"][0].as_py(), listed["key"][-1].as_py())
+    wanted = listed["key"].combine_chunks()
+    while some := list(islice(pages, _PAGES_AT_ONCE)):
+        objects = pa.concat_tables(page.select(_SEEN.names) for page in some)
+        yield objects.filter(pc.is_in(objects["key"], value_set=wanted))
+
+
+def _pages_between(plan: Plan, listed: pa.Table) -> int:
+    """Return about how many pages the objects between the first and the last of these fill."""
+    shard = plan.shards[listed["shard"][0].as_py()]
+    return len(shard.inventory_parts) * ROWS_PER_PART // _KEYS_PER_PAGE
+
+
+def _list_range(store: PagedListing, bucket: str, prefix: str, first: str, last: str) -> Iterator[pa.Table]:
+    yield store.list_page(bucket, first, limit=1).objects
+    after = first
+    while not _is_beyond(after, last):
+        page = store.list_page(bucket, prefix, after=after)
+        yield page.objects
+        if page.is_last:
+            return
+        after = str(page.objects["key"][-1])
+
+
+def _is_beyond(key: str, last: str) -> bool:
+    """Tell whether nothing up to ``last`` is left in S3's order and SeaweedFS's, which puts ``/`` first."""
+    return key >= last and key.replace("/", "\0") >= last.replace("/", "\0")
+
+
+def _list_all(store: ObjectStore, bucket: str, prefix: str) -> Iterator[pa.Table]:
+    for page in store.list_objects(bucket, prefix):
+        columns = {
+            "key": [each.key for each in page],
+            "etag": [each.etag for each in page],
+            "last_modified": [each.last_modified for each in page],
+        }
+        yield pa.table(columns, schema=_SEEN)
