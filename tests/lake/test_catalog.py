@@ -33,6 +33,15 @@ COLUMNS = {
         "day run_id listed judged reused ineligible failed labels images_snapshot_id labels_snapshot_id"
         " jobs_snapshot_id model_versions published_at content_digest incomplete"
     ),
+    "decisions": "day source_ref verdict policy policy_version rule reasons mode decided_at run_id",
+    "actions": (
+        "action_id day source_ref kind status target detail requested_at completed_at undone_by actor etag"
+        " policy policy_version rule verdict undoes reason enforcement_id"
+    ),
+    "enforcements": (
+        "day enforcement_id run_id policy policy_version mode rule verdict images share decided_at newly_hit"
+        " released unchanged"
+    ),
 }
 
 
@@ -45,7 +54,8 @@ def test_tables_are_as_the_interface_says(catalog: Catalog) -> None:
         # Landed files carry the ids, so the catalog must not have numbered the columns anew.
         assert schema == lake_table.schema
         (partition,) = table.spec().fields
-        assert (partition.name, partition.source_id, partition.transform) == ("day", 1, IdentityTransform())
+        assert (partition.name, partition.transform) == ("day", IdentityTransform())
+        assert schema.find_column_name(partition.source_id) == "day"
         assert table.properties["commit.retry.num-retries"] == "20"
         assert table.properties["write.parquet.compression-codec"] == "zstd"
 
@@ -79,6 +89,10 @@ def test_types_are_as_the_interface_says() -> None:
         == types["images"]
     )
     assert types["runs"] | {"model_versions": "list<string>", "listed": "long"} == types["runs"]
+    reasons = "list<struct<12: label: required string, 13: confidence: required double>>"
+    assert types["decisions"] | {"reasons": reasons, "decided_at": "timestamptz"} == types["decisions"]
+    assert types["actions"] | {"detail": "string", "completed_at": "timestamptz"} == types["actions"]
+    assert types["enforcements"] | {"share": "double", "images": "long"} == types["enforcements"]
     assert types["jobs"] | {"estimated_cost_usd": "double", "started_at": "timestamptz"} == types["jobs"]
 
 
@@ -95,7 +109,7 @@ def test_first_runs_at_once_all_succeed(lake: Lake) -> None:
     lake.open()  # the SQL catalog's own tables
     with ThreadPoolExecutor(8) as executor:
         list(executor.map(first_run, range(8)))
-    assert len(lake.open().list_tables("moderation")) == 4
+    assert len(lake.open().list_tables("moderation")) == len(COLUMNS)
 
 
 def test_the_catalog_is_configured_as_pyiceberg_does_it(
@@ -107,7 +121,7 @@ def test_the_catalog_is_configured_as_pyiceberg_does_it(
     monkeypatch.setattr("pyiceberg.catalog._ENV_CONFIG", Config())  # read once, at import
     catalog = open_catalog()
     ensure_tables(catalog)
-    assert (catalog.name, len(catalog.list_tables("moderation"))) == ("modlake", 4)
+    assert (catalog.name, len(catalog.list_tables("moderation"))) == ("modlake", len(COLUMNS))
 
 
 def test_no_configuration_names_the_variables_to_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

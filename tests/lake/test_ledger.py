@@ -11,14 +11,17 @@ import pytest
 from pyiceberg.catalog import Catalog
 from pyiceberg.table import Table, Transaction
 
+from modlake.lake.actions import add_intents, record_results
 from modlake.lake.ledger import LakeLedger
 from modlake.lake.publish import Publication, publish_day
-from modlake.lake.schemas import TABLES
+from modlake.lake.quarantine import quarantined_objects
+from modlake.lake.schemas import PUBLISHED_TABLES
 from modlake.pipeline.audit import audit_day
 from modlake.pipeline.manifests import read_manifest
 from modlake.pipeline.plan import AnalysisParameters, Plan
 from modlake.pipeline.reuse import ReuseMode
 from modlake.pipeline.verdicts import ModelDriftError
+from modlake.policy.intents import ActionResult, Intent
 from tests.lake.conftest import Lake
 from tests.support.days import (
     DAY,
@@ -111,7 +114,7 @@ def pipeline(lake: Lake, catalog: Catalog) -> Pipeline:
 
 
 def snapshots(catalog: Catalog) -> list[int | None]:
-    return [catalog.load_table(table.identifier).metadata.current_snapshot_id for table in TABLES]
+    return [catalog.load_table(table.identifier).metadata.current_snapshot_id for table in PUBLISHED_TABLES]
 
 
 def test_an_image_judged_before_is_carried_over_with_its_labels(pipeline: Pipeline) -> None:
@@ -329,6 +332,72 @@ def test_a_deleted_image_leaves_the_day(pipeline: Pipeline) -> None:
     del pipeline.store.objects[f"{ALL_DAYS}b.jpg"]
     plan, _ = pipeline.run(DAY)
     assert (plan.shards, pipeline.outcomes(DAY)) == ([], {"a.jpg": ("reused", "2026-11-21")})
+
+
+def quarantine(pipeline: Pipeline, name: str) -> None:
+    """What an enforcement of the day leaves: a completed action, and the object moved away."""
+    (row,) = [row for row in pipeline.rows("images", DAY) if row["key"].endswith(name)]
+    intent = Intent(
+        action_id=f"act-{name}",
+        day=DAY.isoformat(),
+        source_ref=row["source_ref"],
+        etag=row["etag"],
+        kind="quarantine",
+        target="s3://quarantine/",
+        detail={},
+        undoes=None,
+        policy="default",
+        policy_version="1",
+        rule="r",
+        verdict="block",
+        actor="modlake",
+        reason=None,
+        enforcement_id="e",
+    )
+    add_intents(pipeline.catalog, DAY, [intent])
+    done = ActionResult(intent.action_id, "completed", {}, "2026-11-22T03:00:00+00:00", None)
+    record_results(pipeline.catalog, DAY, [done])
+    del pipeline.store.objects[row["source_ref"]]
+
+
+def test_an_image_in_quarantine_stays_in_its_day(pipeline: Pipeline, catalog: Catalog) -> None:
+    pipeline.upload("a.jpg", "b.jpg", "c.jpg")
+    pipeline.run(DAY)
+    labels = pipeline.rows("labels", DAY)
+    quarantine(pipeline, "b.jpg")
+    away = quarantined_objects(catalog, DAY)
+    plan, _ = pipeline.run(DAY, quarantined=away)
+    assert (plan.shards, plan.listed, plan.reused, plan.ineligible) == ([], 3, 3, 0)
+    assert pipeline.outcomes(DAY) == dict.fromkeys(("a.jpg", "b.jpg", "c.jpg"), ("reused", "2026-11-21"))
+    kept = pipeline.rows("labels", DAY)
+    assert len(kept) == len(labels)
+    assert all(row | {"run_id": "run-1"} in labels for row in kept)
+    _, publication = pipeline.run(DAY, quarantined=quarantined_objects(catalog, DAY))
+    assert not publication.changed
+
+
+def test_an_image_in_quarantine_cannot_be_judged_anew(pipeline: Pipeline, catalog: Catalog) -> None:
+    pipeline.upload("a.jpg", "b.jpg")
+    pipeline.run(DAY)
+    quarantine(pipeline, "b.jpg")
+    away = quarantined_objects(catalog, DAY)
+    plan, _ = pipeline.run(
+        DAY, ledger=None, quarantined=away, parameters=AnalysisParameters(50.0, None, fresh="again")
+    )
+    assert plan.ineligible_by_code == {"QUARANTINED": 1}
+    assert pipeline.outcomes(DAY)["b.jpg"] == ("ineligible", None)
+
+
+def test_an_image_uploaded_in_the_place_of_one_in_quarantine_is_judged(
+    pipeline: Pipeline, catalog: Catalog
+) -> None:
+    pipeline.upload("a.jpg", "b.jpg")
+    pipeline.run(DAY)
+    quarantine(pipeline, "b.jpg")
+    pipeline.upload("b.jpg", body="another one")
+    plan, _ = pipeline.run(DAY, quarantined=quarantined_objects(catalog, DAY))
+    assert (plan.listed, plan.eligible) == (2, 1)
+    assert pipeline.outcomes(DAY)["b.jpg"] == ("judged", None)
 
 
 def test_batches_are_looked_up_one_by_one(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from sqlalchemy.exc import OperationalError
 
 from modlake.exceptions import ModlakeTerminalError, ModlakeTransientError
 from modlake.lake.publish import Publication, publish_day
-from modlake.lake.schemas import TABLES
+from modlake.lake.schemas import PUBLISHED_TABLES
 from modlake.pipeline.audit import Audit
 from modlake.pipeline.plan import Plan
 from tests.lake.conftest import Lake
@@ -29,7 +29,7 @@ NEXT_DAY = DAY + timedelta(days=1)
 
 
 def snapshots(catalog: Catalog) -> list[int]:
-    return [len(catalog.load_table(table.identifier).metadata.snapshots) for table in TABLES]
+    return [len(catalog.load_table(table.identifier).metadata.snapshots) for table in PUBLISHED_TABLES]
 
 
 def without_names(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -116,7 +116,9 @@ def test_equal_content_is_published_again_where_a_table_lost_it(
 ) -> None:
     plan, audit = lake.audited(KEYS)
     publish_day(catalog, plan, audit)
-    before = {table.name: without_names(rows(table.name)) for table in TABLES if table.name != "runs"}
+    before = {
+        table.name: without_names(rows(table.name)) for table in PUBLISHED_TABLES if table.name != "runs"
+    }
     catalog.load_table(f"moderation.{name}").delete(f"day = '{DAY}'")
     assert publish_day(catalog, plan, audit).changed
     assert {name: without_names(rows(name)) for name in before} == before
@@ -134,7 +136,7 @@ def test_equal_counts_of_another_run_are_not_taken_for_this_one(
     monkeypatch.undo()
     assert {row["run_id"] for row in rows("images")} == {"run-2"}
     assert publish_day(catalog, plan, audit).changed
-    assert {row["run_id"] for table in TABLES for row in rows(table.name)} == {"run-1"}
+    assert {row["run_id"] for table in PUBLISHED_TABLES for row in rows(table.name)} == {"run-1"}
 
 
 def test_a_new_run_replaces_its_day_and_no_other(lake: Lake, catalog: Catalog, rows: Rows) -> None:
@@ -203,7 +205,7 @@ def test_a_crash_between_tables_is_mended_by_publishing_again(
     assert [row["run_id"] for row in rows("runs")] == ["old"]
     monkeypatch.undo()
     publish_day(catalog, plan, audit)
-    assert {row["run_id"] for table in TABLES for row in rows(table.name)} == {"run-1"}
+    assert {row["run_id"] for table in PUBLISHED_TABLES for row in rows(table.name)} == {"run-1"}
     assert len(rows("images")) == 4
 
 
@@ -261,8 +263,8 @@ def test_a_lost_reply_to_a_commit_is_recognised(
     # What this call committed counts as its own, whoever heard of it.
     assert (publication.run_id, publication.changed) == ("run-1", True)
     assert commits.count("runs") == 1
-    assert {row["run_id"] for each in TABLES for row in rows(each.name)} == {"run-1"}
-    assert [len(rows(each.name)) for each in TABLES] == [4, 6, 1, 1]
+    assert {row["run_id"] for each in PUBLISHED_TABLES for row in rows(each.name)} == {"run-1"}
+    assert [len(rows(each.name)) for each in PUBLISHED_TABLES] == [4, 6, 1, 1]
     (run,) = rows("runs")
     for name in ("images", "labels", "jobs"):
         scan = catalog.load_table(f"moderation.{name}").scan(snapshot_id=run[f"{name}_snapshot_id"])
@@ -279,7 +281,7 @@ def test_a_lost_reply_that_kills_the_task_is_mended_by_its_next_try(
         publish_day(catalog, plan, audit)
     publication = publish_day(lake.open(), plan, audit)
     assert publication.changed == (table != "runs")
-    assert [len(rows(each.name)) for each in TABLES] == [4, 6, 1, 1]
+    assert [len(rows(each.name)) for each in PUBLISHED_TABLES] == [4, 6, 1, 1]
 
 
 def test_conflicts_without_end_become_a_transient_error(
@@ -320,8 +322,8 @@ def test_a_rival_of_the_same_day_in_the_middle_of_a_commit_leaves_one_whole_run(
     monkeypatch.setattr(Transaction, "commit_transaction", let_rival_pass)
     assert publish_day(catalog, *lake.audited(KEYS)).run_id == "run-1"
     assert waiting == []
-    assert {row["run_id"] for table in TABLES for row in rows(table.name)} == {"run-1"}
-    assert [len(rows(table.name)) for table in TABLES] == [4, 6, 1, 1]
+    assert {row["run_id"] for table in PUBLISHED_TABLES for row in rows(table.name)} == {"run-1"}
+    assert [len(rows(table.name)) for table in PUBLISHED_TABLES] == [4, 6, 1, 1]
 
 
 def _publish(lake: Lake, plan: Plan, audit: Audit) -> Publication:
@@ -347,7 +349,7 @@ def test_days_published_at_once_by_processes_all_land(lake: Lake, catalog: Catal
     with ProcessPoolExecutor(3, mp_context=multiprocessing.get_context("spawn")) as executor:
         futures = [executor.submit(_publish, lake, *one) for one in audited]
         assert all(future.result().changed for future in futures)
-    for table in TABLES:
+    for table in PUBLISHED_TABLES:
         assert {row["day"] for row in rows(table.name)} == set(days)
 
 

@@ -12,7 +12,7 @@ import pytest
 from pyiceberg.catalog import Catalog
 
 from modlake.lake.publish import publish_day
-from modlake.lake.schemas import TABLES
+from modlake.lake.schemas import PUBLISHED_TABLES
 from tests.lake.conftest import Lake
 from tests.support.days import DAY, SMOKING
 
@@ -75,15 +75,15 @@ def test_a_replaced_day_and_an_emptied_one_read_the_same_everywhere(
 ) -> None:
     publish_day(catalog, *lake.audited(KEYS))
     publish_day(catalog, *lake.audited(["new.jpg"], run_id="run-2"))
-    for table in TABLES:
+    for table in PUBLISHED_TABLES:
         assert {row["run_id"] for row in read(catalog, table.name)} == {"run-2"}
     publish_day(catalog, *lake.audited([], run_id="run-3"))
-    assert [len(read(catalog, table.name)) for table in TABLES] == [0, 0, 0, 1]
+    assert [len(read(catalog, table.name)) for table in PUBLISHED_TABLES] == [0, 0, 0, 1]
 
 
 def test_a_table_that_never_had_rows_reads_empty(lake: Lake, catalog: Catalog, read: Reader) -> None:
     publish_day(catalog, *lake.audited([]))
-    assert [len(read(catalog, table.name)) for table in TABLES] == [0, 0, 0, 1]
+    assert [len(read(catalog, table.name)) for table in PUBLISHED_TABLES] == [0, 0, 0, 1]
 
 
 def test_files_of_before_a_change_of_columns_are_read_by_field_id(

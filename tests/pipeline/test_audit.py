@@ -108,7 +108,7 @@ def test_job_rows_tell_what_ran_and_what_it_cost(store: MemoryObjectStore) -> No
         "status": "SUCCEEDED",
         "failure_code": None,
         "failure_message": None,
-        "manifest_uri": "s3://work/manifest-0",
+        "manifest_uri": plan.shards[0].manifest_uri,
         "results_uri": f"s3://work/out/run-1/{DAY}/0/r",
         "summary_uri": f"s3://work/out/run-1/{DAY}/0/s",
         "image_count": 2,

@@ -1,14 +1,43 @@
 from __future__ import annotations
 
+import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from modlake.pipeline.eligibility import MAX_IMAGE_BYTES, IneligibleCode, find_ineligibility
-from modlake.pipeline.object_store import ListedObject
-from tests.support.memory_store import LAST_MODIFIED
+from modlake.pipeline.eligibility import (
+    MAX_IMAGE_BYTES,
+    IneligibleCode,
+    find_ineligibilities,
+    find_ineligibility,
+)
+
+PIECES = [
+    "a",
+    "B",
+    "_",
+    ".",
+    "/",
+    "\n",
+    "\x7f",
+    "\x85",
+    " ",
+    "é",
+    "😀",
+    ".jpg",
+    ".JPeG",
+    ".png",
+    ".webp",
+    ".json",
+]
+KEYS = st.one_of(
+    st.text(st.characters(exclude_categories=["Cs"]), min_size=1),
+    st.lists(st.sampled_from(PIECES), min_size=1).map("".join),
+)
 
 
 def code_of(key: str, size_bytes: int = 1) -> IneligibleCode | None:
-    found = find_ineligibility(ListedObject("ugc", key, size_bytes, "etag", LAST_MODIFIED))
+    found = find_ineligibility(key, size_bytes)
     return found.code if found else None
 
 
@@ -64,3 +93,18 @@ def test_names_tell_what_can_not_be_judged(key: str, code: IneligibleCode) -> No
 def test_sizes_at_the_limits(size_bytes: int, code: IneligibleCode | None) -> None:
     assert MAX_IMAGE_BYTES == 15_728_640
     assert code_of("a.jpg", size_bytes) is code
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(KEYS, st.sampled_from([0, 1, MAX_IMAGE_BYTES, MAX_IMAGE_BYTES + 1]))))
+def test_columns_are_judged_as_single_objects_are(objects: list[tuple[str, int]]) -> None:
+    table = pa.table(
+        {
+            "key": pa.array([key for key, _ in objects], pa.string()),
+            "size_bytes": pa.array([size for _, size in objects], pa.int64()),
+        }
+    )
+    codes, messages = find_ineligibilities(table)
+    single = [find_ineligibility(*each) for each in objects]
+    assert codes.to_pylist() == [found and found.code for found in single]
+    assert messages.to_pylist() == [found and found.message for found in single]

@@ -5,7 +5,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from modlake.pipeline.labels import content_type_confidence, flatten_labels, top_labels
+from modlake.pipeline.labels import content_type_confidence, flatten_labels, spread_labels, top_labels
 from modlake.pipeline.results import read_results
 from modlake.pipeline.taxonomy import known_labels
 from tests.support.days import SMOKING, answer_line, label
@@ -13,7 +13,8 @@ from tests.support.days import SMOKING, answer_line, label
 
 def answers(*images: list[dict[str, Any]], **answer: Any) -> pa.Array:
     lines = [answer_line(f"s3://u/{number}", labels, **answer) for number, labels in enumerate(images)]
-    return read_results("\n".join(lines).encode(), "s3://work/r").lines["answer"].combine_chunks()
+    results = read_results("\n".join(lines).encode(), "s3://work/r")
+    return results.answers.take(results.lines["answer"].combine_chunks())
 
 
 def paths(labels: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
@@ -71,14 +72,24 @@ def test_unknown_labels_are_kept_with_the_path_that_is_told(
     assert paths(labels) == expected
 
 
-def test_ways_up_are_sought_in_the_same_image() -> None:
+def test_ways_up_are_sought_in_the_same_answer() -> None:
     rows = flatten_labels(answers([label("Leaf", "Mid", 3, 1.0)], [label("Mid", "Top", 2, 1.0)])).to_pylist()
-    assert [(row["image"], row["l1"]) for row in rows] == [(0, None), (1, "Top")]
+    assert [(row["answer"], row["l1"]) for row in rows] == [(0, None), (1, "Top")]
 
 
-def test_images_without_answer_have_no_rows() -> None:
+def test_nothing_said_has_no_rows() -> None:
     column = answers(SMOKING, [], SMOKING[:1]).take(pa.array([None, 2, 1, None, 0]))
-    assert flatten_labels(column)["image"].to_pylist() == [1, 4, 4, 4]
+    assert flatten_labels(column)["answer"].to_pylist() == [1, 4, 4, 4]
+
+
+def test_images_share_an_answer_or_have_none() -> None:
+    told = answers([], SMOKING, SMOKING[:1])
+    flat = flatten_labels(told)
+    rows = spread_labels(flat, told, pa.array([2, None, 0, 1, 2]))
+    assert rows["image"].to_pylist() == [0, 3, 3, 3, 4]
+    assert rows["label"].to_pylist() == ["Smoking", *(each["Name"] for each in SMOKING), "Smoking"]
+    assert rows.column_names == ["image", *flat.column_names[1:]]
+    assert spread_labels(flat, told, pa.array([None, 0], pa.int64())).num_rows == 0
 
 
 def test_a_nan_confidence_becomes_null_and_a_nameless_label_stays() -> None:
@@ -100,7 +111,7 @@ def test_the_top_label_is_most_confident_then_deepest_then_first_by_name(
     labels: list[tuple[str, int | None, float]], expected: tuple[str, float]
 ) -> None:
     flat = flatten_labels(answers([], [label(name, "", level, sure) for name, level, sure in labels], []))
-    assert [(row["image"], row["label"], row["confidence"]) for row in top_labels(flat).to_pylist()] == [
+    assert [(row["answer"], row["label"], row["confidence"]) for row in top_labels(flat).to_pylist()] == [
         (1, *expected)
     ]
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from modlake.exceptions import ModlakeTerminalError
 from modlake.pipeline.landed_schemas import IMAGES, LABELS
-from modlake.pipeline.landing import LandedShard, land_shard
+from modlake.pipeline.landing import LandedShard, digest_rows, land_shard
 from modlake.pipeline.manifests import read_manifest
 from modlake.pipeline.object_store import ObjectNotFoundError
 from modlake.pipeline.parquet import decode_parquet
@@ -250,6 +250,17 @@ def test_a_shard_without_job_or_results_is_not_landed(store: MemoryObjectStore) 
     finish_job(store, plan, 0, "", Results=None)
     with pytest.raises(ModlakeTerminalError, match="job-0"):
         land_shard(store, plan, 0, "a1")
+
+
+def test_rows_that_are_alike_are_digested_by_value_and_number() -> None:
+    def digest(*codes: str | None) -> str:
+        return digest_rows(
+            pa.table({"error_code": pa.array(codes, pa.string()), "run_id": ["run"] * len(codes)})
+        )
+
+    tables = [("A",), ("A", "A"), ("B", "B"), ("A", "B"), ("B", "A"), (None, None), (None,), ()]
+    assert len({digest(*codes) for codes in tables}) == len(tables)
+    assert digest("A", "A") == digest("A", "A")
 
 
 def test_content_digest_sees_rows_and_not_names(store: MemoryObjectStore) -> None:

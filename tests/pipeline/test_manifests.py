@@ -3,13 +3,21 @@ from __future__ import annotations
 import hashlib
 import json
 
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from modlake.exceptions import ModlakeTerminalError
-from modlake.pipeline.manifests import ManifestWriter, manifest_line, read_manifest
+from modlake.pipeline.manifests import (
+    ManifestWriter,
+    digest_images,
+    manifest_body,
+    manifest_line,
+    read_manifest,
+)
 from modlake.pipeline.plan import ManifestLimits
+from modlake.pipeline.write_behind import WriteBehind
 from tests.support.memory_store import MemoryObjectStore
 
 # What eligibility lets through: any text without control characters.
@@ -18,9 +26,13 @@ KEYS = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_s
 
 def write(refs: list[str], limits: ManifestLimits) -> tuple[MemoryObjectStore, ManifestWriter, list[int]]:
     store = MemoryObjectStore()
-    writer = ManifestWriter(store, lambda shard: f"s3://work/{shard}", limits)
-    numbers = [writer.add(ref, "etag", inventory_part=0) for ref in refs]
-    writer.close()
+    numbers: list[int] = []
+    with WriteBehind(store) as writes:
+        writer = ManifestWriter(writes, lambda shard: f"s3://work/{shard}", limits)
+        for first in range(0, len(refs), 7_000):
+            part = pa.array(refs[first : first + 7_000], pa.string())
+            numbers += writer.add(part, pa.repeat("etag", len(part)), first // 7_000).to_pylist()
+        writer.close()
     return store, writer, numbers
 
 
@@ -43,6 +55,8 @@ def test_a_manifest_holds_ten_thousand_images(images: int, sizes: list[int]) -> 
     assert [shard.image_count for shard in writer.shards] == sizes
     assert len(store.objects) == len(sizes)
     assert numbers == [number // 10_000 for number in range(images)]
+    parts = [[0, 1], [1]] if images > 10_000 else [[0, 1]] if images > 7_000 else [[0]]
+    assert [shard.inventory_parts for shard in writer.shards] == parts[: len(sizes)]
 
 
 def test_a_manifest_holds_fifty_megabytes() -> None:
@@ -68,6 +82,8 @@ def test_cuts_keep_every_key_and_both_limits(keys: list[str], images: int, size_
         lines = body.split(b"\n")
         assert len(lines) == shard.image_count <= images
         assert len(body) == shard.size_bytes <= size_bytes
+        assert body == manifest_body(read_manifest(store, shard))
+        assert shard.images_sha256 == digest_images((ref, "etag") for ref in read_manifest(store, shard))
         assert all(set(json.loads(line)) == {"source-ref"} for line in lines)
     # Nothing is cut early: the next line would have passed a limit.
     for shard, following in zip(writer.shards, writer.shards[1:], strict=False):

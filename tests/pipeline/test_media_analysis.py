@@ -87,10 +87,16 @@ class Task:
         self.memory = Memory()
         self.lines: list[str] = []
 
-    def attempt(self, first_generations: dict[str, int] | None = None) -> MediaAnalysisReconciler:
-        analyses = analyses_of(self.store, self.plan, [0, 1, 2], self.memory)
+    def attempt(
+        self, first_generations: dict[str, int] | None = None, jobs_at_once: int | None = None
+    ) -> MediaAnalysisReconciler:
+        numbers = [shard.shard for shard in self.plan.shards]
         return MediaAnalysisReconciler(
-            self.aws, analyses, report=self.lines.append, first_generations=first_generations
+            self.aws,
+            analyses_of(self.store, self.plan, numbers, self.memory),
+            report=self.lines.append,
+            first_generations=first_generations,
+            jobs_at_once=jobs_at_once,
         )
 
     def job_file(self, shard: int) -> dict[str, Any]:
@@ -349,6 +355,70 @@ def test_a_failure_that_a_resumed_attempt_finds_is_its_own(task: Task, aws: Fake
     assert len(aws.started) == 3
 
 
+def of_many_shards(plan: Plan, shards: int) -> Plan:
+    made = [replace(plan.shards[0], shard=number, images_sha256=f"{number:064x}") for number in range(shards)]
+    return replace(plan, shards=made)
+
+
+class TestAGroupOfMoreJobsThanRunAtOnce:
+    def test_each_starts_when_another_has_ended(self, task: Task, aws: FakeRekognition) -> None:
+        task.plan = of_many_shards(task.plan, 7)
+        attempt = task.attempt(jobs_at_once=2)
+        most = 0
+        for _ in range(30):
+            progress = attempt.reconcile()
+            most = max(most, len(aws._running()))
+
+        assert progress.is_complete
+        assert attempt.trouble is None
+        assert most == 2
+        assert len(aws.started) == 7
+
+    def test_what_waits_its_turn_is_not_submitted(self, task: Task) -> None:
+        progress = task.attempt(jobs_at_once=2).reconcile()
+
+        assert progress.awaiting == ("shard 00002",)
+        records = [each.key for page in task.store.list_objects("work", "submissions/") for each in page]
+        assert len([key for key in records if key.endswith("/00.json")]) == 2
+
+    def test_another_attempt_starts_no_more_than_is_free(self, task: Task, aws: FakeRekognition) -> None:
+        task.plan = of_many_shards(task.plan, 7)
+        aws.script = ("IN_PROGRESS",) * 50
+        task.attempt(jobs_at_once=3).reconcile()
+        for crash in (forget_task_memory, forget_job_ids, plan_again_alike):
+            crash(task)
+            again = task.attempt(jobs_at_once=3)
+            again.reconcile()
+            again.reconcile()
+
+            assert len(aws.started) == 3
+
+    def test_a_failed_job_is_followed_by_another(self, task: Task, aws: FakeRekognition) -> None:
+        aws.scripts = [("FAILED:THROTTLED",)]
+        reconcile_to_the_end(task.attempt(jobs_at_once=1))
+
+        assert len(aws.started) == 4
+
+    def test_all_are_looked_at_by_one_call(self, task: Task, aws: FakeRekognition) -> None:
+        task.plan = of_many_shards(task.plan, 8)
+        task.attempt().reconcile()
+        aws.calls.clear()
+        resumed = task.attempt()
+        resumed.reconcile()
+
+        assert aws.calls == ["ListMediaAnalysisJobs"]
+        aws.faults["ListMediaAnalysisJobs"] = ["ThrottlingException"]
+        aws.calls.clear()
+        resumed.reconcile()
+        assert aws.calls == ["ListMediaAnalysisJobs", *["GetMediaAnalysisJob"] * 8]
+
+
+def plan_again_alike(task: Task) -> None:
+    """A new run of the day, whose tasks remember nothing."""
+    task.memory.clear()
+    task.plan = replace(task.plan, run_id="20261123T000000Z-bbbbbb")
+
+
 def test_a_full_account_is_waited_out(task: Task, aws: FakeRekognition) -> None:
     aws.slots = 1
     attempt = task.attempt()
@@ -363,14 +433,18 @@ def test_a_full_account_is_waited_out(task: Task, aws: FakeRekognition) -> None:
     assert attempt.trouble is None
 
 
-def test_waiting_for_a_slot_across_deferrals_searches_no_names(task: Task, aws: FakeRekognition) -> None:
+def test_waiting_for_a_slot_searches_each_name_once_and_then_only_before_a_start(
+    task: Task, aws: FakeRekognition
+) -> None:
     aws.slots = 0
     first = task.attempt()
     first.reconcile()
-    task.attempt(first_generations=first.first_generations).reconcile()
-
-    # The first analysis was refused before; the other two were never tried.
-    assert aws.calls.count("ListMediaAnalysisJobs") == 2
+    assert aws.calls.count("ListMediaAnalysisJobs") == 0  # what was only just written down can't exist
+    resumed = task.attempt(first_generations=first.first_generations)
+    resumed.reconcile()
+    assert aws.calls.count("ListMediaAnalysisJobs") == 3
+    resumed.reconcile()
+    assert aws.calls.count("ListMediaAnalysisJobs") == 4
 
 
 @pytest.mark.parametrize(
@@ -468,3 +542,32 @@ def test_speed_is_measured_by_the_jobs_that_ended(task: Task, aws: FakeRekogniti
 
     # 100 images in 100 s by one job, and two jobs still run.
     assert progress.images_per_second == pytest.approx(2.0)
+
+
+def test_a_token_that_expired_since_a_lost_reply_starts_nothing_twice(
+    task: Task, aws: FakeRekognition
+) -> None:
+    aws.faults["StartMediaAnalysisJob"] = [LOST, LOST, LOST]
+    attempt = task.attempt()
+    attempt.reconcile()
+    aws.forgets_tokens = True
+    resumed = task.attempt(first_generations=json.loads(json.dumps(attempt.first_generations)))
+    attempt.reconcile()
+    reconcile_to_the_end(resumed)
+
+    assert len(aws.started) == 3
+
+
+def test_what_was_claimed_but_not_started_is_looked_for_again(aws: FakeRekognition) -> None:
+    """Meanwhile another run may have started it, and its token expired."""
+    store = MemoryObjectStore()
+    one, other = Task(aws, store), Task(aws, store)
+    aws.slots = 0
+    waiting = one.attempt()
+    waiting.reconcile()
+    aws.slots = 20
+    other.attempt().reconcile()
+    aws.forgets_tokens = True
+    reconcile_to_the_end(waiting)
+
+    assert len(aws.started) == 3

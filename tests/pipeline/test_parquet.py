@@ -16,6 +16,14 @@ def test_a_file_reads_back_whole_or_by_column() -> None:
     assert body == encode_parquet(TABLE)
 
 
+def test_a_text_that_is_the_same_in_every_row_stays_text_with_its_field_id() -> None:
+    field = pa.field("bucket", pa.string(), nullable=False, metadata={"PARQUET:field_id": "3"})
+    table = pa.table([["ugc"] * 3, [1, 2, 3]], schema=pa.schema([field, ("n", pa.int64())]))
+    found = decode_parquet(encode_parquet(table))
+    assert found.equals(table)
+    assert found.schema.field("bucket").equals(field, check_metadata=True)
+
+
 def test_tables_that_come_one_by_one_fill_row_groups(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ParquetEncoder, "_ROWS_PER_GROUP", 5)
     encoder = ParquetEncoder(TABLE.schema)

@@ -2,19 +2,30 @@ from __future__ import annotations
 
 import json
 import random
+from typing import Any
 
 import pytest
 
 from modlake.exceptions import ModlakeTerminalError
-from modlake.pipeline.results import read_results
+from modlake.pipeline.results import Results, read_results
 from tests.support.days import SMOKING, answer_line
 
+EMPTY = '"detect-moderation-labels":{"ModerationLabels":[]}'
 LINES = [answer_line(f"s3://u/{name}", SMOKING) for name in "abc"]
 
 
-def refs(body: str | bytes) -> tuple[list[str | None], int]:
+def rows(line: object) -> list[dict[str, Any]]:
+    results = read_results(json.dumps(line).encode(), "s3://work/r")
+    return [{**row, "answer": said(results, row["answer"])} for row in results.lines.to_pylist()]
+
+
+def said(results: Results, answer: int | None) -> Any:
+    return None if answer is None else results.answers[answer].as_py()
+
+
+def refs(body: str | bytes) -> tuple[list[str], int]:
     results = read_results(body.encode() if isinstance(body, str) else body, "s3://work/r")
-    return results.lines["source_ref"].to_pylist(), results.bad_lines
+    return sorted(map(str, results.lines["source_ref"].to_pylist())), results.bad_lines
 
 
 @pytest.mark.parametrize(
@@ -41,6 +52,7 @@ def test_an_empty_file_has_no_lines(body: str) -> None:
     [
         LINES[1][:-20],
         "not json",
+        "null",
         "[1]",
         "{}",
         '{"source-ref":7}',
@@ -74,7 +86,7 @@ def test_unknown_keys_are_ignored_and_missing_ones_null() -> None:
         "new": {"deep": [1]},
         "detect-moderation-labels": {"ModerationLabels": [], "New": 1},
     }
-    (row,) = read_results(json.dumps(line).encode(), "s3://work/r").lines.to_pylist()
+    (row,) = rows(line)
     assert row["answer"] == {
         "ModerationLabels": [],
         "ModerationModelVersion": None,
@@ -85,8 +97,7 @@ def test_unknown_keys_are_ignored_and_missing_ones_null() -> None:
 
 @pytest.mark.parametrize("answer", [None, {}, {"ModerationLabels": None}, {"ModerationModelVersion": "7.0"}])
 def test_a_line_without_labels_is_no_answer(answer: object) -> None:
-    line = json.dumps({"source-ref": "s3://u/a", "detect-moderation-labels": answer})
-    (row,) = read_results(line.encode(), "s3://work/r").lines.to_pylist()
+    (row,) = rows({"source-ref": "s3://u/a", "detect-moderation-labels": answer})
     assert row["answer"] is None
 
 
@@ -94,14 +105,14 @@ def test_a_line_without_labels_is_no_answer(answer: object) -> None:
 def test_the_adapter_is_read_where_a_line_has_it(inside: bool) -> None:
     line = json.loads(answer_line("s3://u/a"))
     (line["detect-moderation-labels"] if inside else line)["ProjectVersion"] = "arn:x"
-    (row,) = read_results(json.dumps(line).encode(), "s3://work/r").lines.to_pylist()
+    (row,) = rows(line)
     assert row["project_version"] == "arn:x"
 
 
 def test_equal_lines_count_once() -> None:
     nan = answer_line("s3://u/n", [{"Name": "X", "Confidence": float("nan")}])
     assert refs("\n".join([LINES[0], nan, LINES[1], LINES[0], nan, LINES[0]])) == (
-        ["s3://u/a", "s3://u/n", "s3://u/b"],
+        ["s3://u/a", "s3://u/b", "s3://u/n"],
         0,
     )
 
@@ -109,3 +120,64 @@ def test_equal_lines_count_once() -> None:
 def test_lines_that_contradict_each_other_are_refused() -> None:
     with pytest.raises(ModlakeTerminalError, match="s3://u/a"):
         refs("\n".join([*LINES, answer_line("s3://u/a")]))
+
+
+@pytest.mark.parametrize("spaced", [False, True])
+@pytest.mark.parametrize(
+    "key", ["plain.jpg", "a b+%20'.jpg", "ünï-雪.jpg", 'q"uote.jpg', "back\\slash.jpg", "new\nline"]
+)
+def test_every_line_keeps_its_own_answer(key: str, *, spaced: bool) -> None:
+    separators = (", ", ": ") if spaced else (",", ":")
+    told = {
+        f"s3://u/{number}/{key if number % 3 == 0 else 'x'}": {
+            "ModerationLabels": [{**SMOKING[0], "Confidence": 50.0 + number}] * (number % 2),
+            "ModerationModelVersion": f"7.{number % 5}",
+        }
+        for number in range(20)
+    }
+    lines = [
+        json.dumps(
+            {"source-ref": ref, "detect-moderation-labels": answer},
+            ensure_ascii=number % 4 == 0,
+            separators=separators,
+        )
+        for number, (ref, answer) in enumerate(told.items())
+    ]
+    results = read_results("\n".join(lines).encode(), "s3://work/r")
+    assert results.bad_lines == 0
+    found = {row["source_ref"]: said(results, row["answer"]) for row in results.lines.to_pylist()}
+    assert found == {
+        ref: {"ContentTypes": None, "ProjectVersion": None, **answer} for ref, answer in told.items()
+    }
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        # A key of the answer's name elsewhere, the image named twice, keys in another order.
+        '{"source-ref":"s3://u/z","meta":{"detect-moderation-labels":1},' + EMPTY + "}",
+        "{" + EMPTY + ',"source-ref":"s3://u/z"}',
+        '{"new":{"source-ref":"s3://u/y"},"source-ref":"s3://u/z",' + EMPTY + "}",
+        '{"source-ref" : "s3://u/z" , "detect-moderation-labels" : {"ModerationLabels" : [ ] } }',
+        '{"source-ref":"s3:\\/\\/u\\/z",' + EMPTY + "}",
+        '{"source-ref":"s3://u/z","job":"1",' + EMPTY + "}",
+    ],
+)
+@pytest.mark.parametrize("place", [0, 1, 3])
+def test_lines_of_another_form_are_read_too(line: str, place: int) -> None:
+    lines = list(LINES)
+    lines.insert(place, line)
+    results = read_results("\n".join(lines).encode(), "s3://work/r")
+    found = {row["source_ref"]: said(results, row["answer"]) for row in results.lines.to_pylist()}
+    assert found.keys() == {"s3://u/a", "s3://u/b", "s3://u/c", "s3://u/z"}
+    assert results.bad_lines == 0
+    assert found["s3://u/z"]["ModerationLabels"] == []
+    assert len(found["s3://u/b"]["ModerationLabels"]) == 3
+
+
+def test_an_object_that_names_no_image_is_bad_and_so_is_one_that_names_two() -> None:
+    images = ["s3://u/a", "s3://u/b", "s3://u/c"]
+    nameless_behind = '{"source-ref":"s3://u/z",' + EMPTY + '}{"a":{}}'
+    assert refs("\n".join([*LINES, nameless_behind])) == ([*images, "s3://u/z"], 1)
+    named_twice = '{"source-ref":"s3://u/z",' + EMPTY + ',"source-ref":"s3://u/y"}'
+    assert refs("\n".join([*LINES, named_twice])) == (images, 1)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from modlake.exceptions import ModlakeTerminalError
@@ -12,7 +13,7 @@ MANIFEST = ["s3://u/a", "s3://u/b", "s3://u/c"]
 
 
 def read(*errors: dict[str, Any]) -> dict[str, ImageError]:
-    return read_summary_errors(json.dumps({"errors": errors}).encode(), MANIFEST, "s3://work/s")
+    return read_summary_errors(json.dumps({"errors": errors}).encode(), pa.array(MANIFEST), "s3://work/s")
 
 
 @pytest.mark.parametrize("spelling", ["line-numer", "line-number"])
@@ -49,10 +50,10 @@ def test_an_image_that_was_not_asked_for_is_refused() -> None:
     "body", [b"{}", b'{"errors":null}', b'\xef\xbb\xbf{"errors":[]}', b'{"version":"1.0"}']
 )
 def test_a_summary_without_errors_names_none(body: bytes) -> None:
-    assert read_summary_errors(body, MANIFEST, "s3://work/s") == {}
+    assert read_summary_errors(body, pa.array(MANIFEST), "s3://work/s") == {}
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b'{"errors":[1]}', b"\xff"])
 def test_what_is_no_summary_is_refused(body: bytes) -> None:
     with pytest.raises(ModlakeTerminalError, match="s3://work/s"):
-        read_summary_errors(body, MANIFEST, "s3://work/s")
+        read_summary_errors(body, pa.array(MANIFEST), "s3://work/s")

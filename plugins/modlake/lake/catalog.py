@@ -13,7 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random
 
 from modlake.exceptions import ModlakeTerminalError
-from modlake.lake.schemas import DAY_PARTITION, NAMESPACE, PROPERTIES, TABLES, LakeTable
+from modlake.lake.schemas import NAMESPACE, PROPERTIES, TABLES, LakeTable
 
 CATALOG_NAME = "modlake"
 
@@ -55,7 +55,7 @@ def ensure_tables(catalog: Catalog) -> None:
     for table in TABLES:
         if not catalog.table_exists(table.identifier):
             catalog.create_table(
-                table.identifier, table.schema, partition_spec=DAY_PARTITION, properties=PROPERTIES
+                table.identifier, table.schema, partition_spec=table.partition, properties=PROPERTIES
             )
         else:
             _add_columns(catalog.load_table(table.identifier), table)

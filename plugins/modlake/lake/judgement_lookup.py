@@ -11,7 +11,7 @@ from pyiceberg.table import Table
 
 from modlake.lake.table_files import FileStatistics, Span, TableFiles, gathered
 from modlake.pipeline import landed_schemas
-from modlake.pipeline.labels import Column
+from modlake.pipeline.columns import Column
 from modlake.pipeline.outcomes import Outcome
 from modlake.pipeline.reuse import Judgements
 
@@ -80,12 +80,9 @@ class JudgementLookup:
         asked = _joined(listed, self._key)
         found = [_IMAGES.empty_table()]
         span = _span(listed["source_ref"]) if self._has_span else None
-        for rows in gathered(self._images.read(span), ROWS_AT_ONCE):
-            # Most rows go by the first column alone, which spares joining texts.
-            some = _only(rows, rows[self._key[0]], listed[self._key[0]])
-            some = _only(some, _joined(some, self._key), asked)
-            some = _only(some, some["run_id"], self._published)
-            found.append(some.filter(_is_original(some)) if self._originals else some)
+        first, sought = self._key[0], listed[self._key[0]].combine_chunks()
+        regarded = map(self._regarded, self._images.find(first, sought, span))
+        found += [_only(rows, _joined(rows, self._key), asked) for rows in gathered(regarded, ROWS_AT_ONCE)]
         newest = pa.concat_tables(found).sort_by(
             [("judged_at", "descending"), ("day", "descending"), ("source_ref", "ascending")]
         )
@@ -100,6 +97,10 @@ class JudgementLookup:
             .append_column("source_ref", listed["source_ref"].filter(is_matched))
         )
 
+    def _regarded(self, rows: pa.Table) -> pa.Table:
+        published = _only(rows, rows["run_id"], self._published)
+        return published.filter(_is_original(published)) if self._originals else published
+
     def _find_labels(self, matches: pa.Table) -> pa.Table:
         """Return the labels of matched rows, under the names of the listed images."""
         has_labels: Column = pc.greater(matches["label_count"], pa.scalar(0))
@@ -109,7 +110,8 @@ class JudgementLookup:
         found = [_LABELS.empty_table()]
         if names.num_rows:
             self._labels = self._labels or self._plan_labels()
-            files = gathered(self._labels.read(_span(names["judged_ref"])), ROWS_AT_ONCE)
+            refs = names["judged_ref"].combine_chunks()
+            files = gathered(self._labels.find("source_ref", refs, _span(refs)), ROWS_AT_ONCE)
             found += [_only(rows, _joined(rows, ("day", "run_id", "source_ref")), wanted) for rows in files]
         labels = pa.concat_tables(found)
         labels = labels.rename_columns(

@@ -4,21 +4,36 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date, timedelta
+from functools import partial
+from itertools import accumulate, islice, pairwise
+from typing import Any, TypeVar
 
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from pyiceberg.expressions import BooleanExpression
-from pyiceberg.io.pyarrow import ArrowScan
+from pyiceberg.expressions.visitors import bind, extract_field_ids
+from pyiceberg.io.pyarrow import ArrowScan, expression_to_pyarrow
 from pyiceberg.schema import Schema
 from pyiceberg.table import FileScanTask, Table
 
 from modlake.lake.filters import all_of, between
+from modlake.pipeline.columns import Column, row_numbers
+from modlake.pipeline.side_by_side import side_by_side
+
+Item = TypeVar("Item")
 
 Span = tuple[str, str]
 """First and last source_ref."""
 
 _FILES_AHEAD = 4
+
+_ROWS_SEARCHED_AT_ONCE = 1_000_000
+"""Each search costs the hashing of what is sought anew."""
+
+_UNREPEATED = {"source_ref", "etag"}
 
 
 class FileStatistics:
@@ -33,6 +48,10 @@ class FileStatistics:
         """The day of its partition."""
         value: int | date = self._file.partition[0]
         return value if isinstance(value, date) else date(1970, 1, 1) + timedelta(days=value)
+
+    def lowest(self, column: str) -> bytes:
+        """The least text in it, as far as that is known."""
+        return (self._file.lower_bounds or {}).get(self._schema.find_field(column).field_id, b"")
 
     def may_overlap(self, column: str, span: Span) -> bool:
         """Tell whether the file may hold a text from ``span[0]`` to ``span[1]``."""
@@ -64,58 +83,131 @@ class TableFiles:
         self._table = table
         self._row_filter = row_filter
         self._columns = columns
+        bound = bind(table.schema(), row_filter, case_sensitive=True)
+        self._is_kept = expression_to_pyarrow(bound)
+        filtered_by = {str(table.schema().find_column_name(each)) for each in extract_field_ids(bound)}
+        self._read_names = [*columns.names, *sorted(filtered_by - set(columns.names))]
         scan = table.scan(_within(row_filter, span), selected_fields=tuple(columns.names))
         self._projection = scan.projection()
         schema = table.schema()
-        self._files = [
-            (task, statistics)
-            for task in scan.plan_files()
-            if may_hold(statistics := FileStatistics(task, schema))
-        ]
+        self._files = sorted(
+            (
+                (task, statistics)
+                for task in scan.plan_files()
+                if may_hold(statistics := FileStatistics(task, schema))
+            ),
+            key=lambda file: file[1].lowest("source_ref"),
+        )
 
     def read(self, span: Span | None = None) -> Iterator[pa.Table]:
-        """Yield the rows, or those of a span, a file at a time."""
-        scan = ArrowScan(
-            self._table.metadata, self._table.io, self._projection, _within(self._row_filter, span)
-        )
-        tasks = [
+        """Yield the rows, or those of a span, a file at a time, by the files' first ``source_ref``."""
+        scan = self._scan(span)
+        yield from side_by_side(partial(self._rows_of, scan), self._tasks(span))
+
+    def find(self, column: str, sought: Column, span: Span | None = None) -> Iterator[pa.Table]:
+        """Yield the rows whose text in a column is among those sought, all of which lie in the span.
+
+        That column is read first, and the others only of files that hold one.
+        """
+        groups = _grouped(self._tasks(span), _ROWS_SEARCHED_AT_ONCE)
+        scan = self._scan(span)
+        texts_sought = pa.table({"text": sought})
+        with ThreadPoolExecutor(_FILES_AHEAD) as executor:
+            for files in _one_ahead(executor.map(partial(self._load, column), group) for group in groups):
+                plain = [(file, texts) for _, file, texts in files if file is not None]
+                are_sought = _which_are_sought([texts for _, texts in plain], texts_sought)
+                yield from executor.map(self._rows_at, [file for file, _ in plain], are_sought)
+                for task in [task for task, file, _ in files if file is None]:
+                    rows = self._rows_of(scan, task)
+                    yield rows.filter(pc.is_in(rows[column], value_set=sought))
+
+    def _load(self, column: str, task: FileScanTask) -> tuple[FileScanTask, pq.ParquetFile | None, Column]:
+        file = self._open(task)
+        return task, file, None if file is None else file.read([column])[column]
+
+    def _tasks(self, span: Span | None) -> list[FileScanTask]:
+        return [
             task
             for task, statistics in self._files
             if span is None or statistics.may_overlap("source_ref", span)
         ]
 
-        def rows_of(task: FileScanTask) -> pa.Table:
-            batches = [
-                pa.Table.from_batches([batch]).select(self._columns.names).cast(self._columns)
-                for batch in scan.to_record_batches([task])
-            ]
-            return pa.concat_tables([self._columns.empty_table(), *batches])
+    def _scan(self, span: Span | None) -> ArrowScan:
+        row_filter = _within(self._row_filter, span)
+        return ArrowScan(self._table.metadata, self._table.io, self._projection, row_filter)
 
-        with ThreadPoolExecutor(_FILES_AHEAD) as executor:
-            yield from _in_order(executor, rows_of, tasks)
+    def _rows_of(self, scan: ArrowScan, task: FileScanTask) -> pa.Table:
+        batches = [
+            pa.Table.from_batches([batch]).select(self._columns.names).cast(self._columns)
+            for batch in scan.to_record_batches([task])
+        ]
+        return pa.concat_tables([self._columns.empty_table(), *batches])
+
+    def _open(self, task: FileScanTask) -> pq.ParquetFile | None:
+        """Open a file; None when it takes pyiceberg to read it, for its deletions or columns it lacks."""
+        if task.delete_files:
+            return None
+        # pyiceberg's type of open files is narrower than what pyarrow takes, and what they are.
+        source: Any = self._table.io.new_input(task.file.file_path).open()
+        # Most texts repeat from row to row, and need not be spelled out before the rows are chosen.
+        repeated = [name for name in self._read_names if name not in _UNREPEATED]
+        file = pq.ParquetFile(source, read_dictionary=repeated, pre_buffer=True)
+        return file if set(self._read_names) <= set(file.schema_arrow.names) else None
+
+    def _rows_at(self, file: pq.ParquetFile, is_sought: Column) -> pa.Table:
+        if not pc.any(is_sought).as_py():
+            return self._columns.empty_table()
+        rows = file.read(self._read_names, use_threads=False).filter(is_sought)
+        spelled_out = pa.table({name: _spelled_out(rows[name]) for name in rows.column_names})
+        return spelled_out.filter(self._is_kept).select(self._columns.names).cast(self._columns)
 
 
-def _in_order(
-    executor: ThreadPoolExecutor, read: Callable[[FileScanTask], pa.Table], tasks: list[FileScanTask]
-) -> Iterator[pa.Table]:
-    """Read some files ahead of the one that is looked at, and never all of them."""
-    pending: deque[Future[pa.Table]] = deque()
+def _grouped(tasks: list[FileScanTask], rows: int) -> Iterator[list[FileScanTask]]:
+    """Cut a list of files into such of about that many rows."""
+    group: list[FileScanTask] = []
+    held = 0
     for task in tasks:
-        pending.append(executor.submit(read, task))
-        if len(pending) > _FILES_AHEAD:
-            yield pending.popleft().result()
+        group.append(task)
+        held += task.file.record_count
+        if held >= rows:
+            yield group
+            group, held = [], 0
+    if group:
+        yield group
+
+
+def _one_ahead(begun: Iterator[Iterable[Item]]) -> Iterator[list[Item]]:
+    """Let the next group be loaded while one is looked at."""
+    pending: deque[Iterable[Item]] = deque(islice(begun, 1))
     while pending:
-        yield pending.popleft().result()
+        pending.extend(islice(begun, 1))
+        yield list(pending.popleft())
+
+
+def _which_are_sought(texts: list[Column], sought: pa.Table) -> list[Column]:
+    """Tell for each file which of its texts are sought, by one search on all cores."""
+    together = pa.chunked_array([chunk for each in texts for chunk in each.chunks], pa.string())
+    row = row_numbers(len(together))
+    found = pa.table({"text": together, "row": row}).join(sought, "text", join_type="left semi")
+    is_sought: Column = pc.is_in(row, value_set=found["row"])
+    ends = [0, *accumulate(len(each) for each in texts)]
+    return [is_sought.slice(first, end - first) for first, end in pairwise(ends)]
+
+
+def _spelled_out(column: Column) -> Column:
+    return column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
 
 
 def gathered(tables: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:
     """Join small tables to such of about that many rows."""
     pending: list[pa.Table] = []
+    held = 0
     for table in tables:
         pending.append(table)
-        if sum(each.num_rows for each in pending) >= rows:
+        held += table.num_rows
+        if held >= rows:
             yield pa.concat_tables(pending)
-            pending = []
+            pending, held = [], 0
     if pending:
         yield pa.concat_tables(pending)
 

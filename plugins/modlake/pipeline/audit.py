@@ -8,6 +8,8 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from datetime import date
+from functools import partial
+from itertools import chain
 from typing import Any
 
 import pyarrow as pa
@@ -15,14 +17,16 @@ import pyarrow.compute as pc
 
 from modlake.exceptions import ModlakeTerminalError
 from modlake.pipeline import landed_schemas
+from modlake.pipeline.columns import Column, are_distinct, in_order
 from modlake.pipeline.cost import estimate_cost_usd
-from modlake.pipeline.inventory import INELIGIBLE, REUSED, read_shard_inventory, source_refs
+from modlake.pipeline.inventory import INELIGIBLE, REUSED, read_shard_inventory
 from modlake.pipeline.job_files import JobRecord, read_finished_jobs
 from modlake.pipeline.landing import LandedShard
 from modlake.pipeline.object_store import ObjectStore
 from modlake.pipeline.outcomes import Outcome
 from modlake.pipeline.parquet import ParquetEncoder, decode_parquet
 from modlake.pipeline.plan import Plan, ReusedBatch
+from modlake.pipeline.side_by_side import side_by_side
 from modlake.pipeline.verdicts import check_complete, check_models
 
 
@@ -77,15 +81,15 @@ def audit_day(store: ObjectStore, plan: Plan, landed: list[LandedShard], attempt
     when not the model that was asked for has judged, IncompleteDayError when too many images have no answer.
     """
     by_shard = _order_by_shard(plan, landed)
-    for shard in by_shard:
-        _prove_shard(store, plan, shard)
-    for batch in plan.reused_batches:
-        _prove_batch(store, plan, batch)
+    for _ in side_by_side(partial(_prove_shard, store, plan), by_shard):
+        pass
+    for _ in side_by_side(partial(_prove_batch, store, plan), plan.reused_batches):
+        pass
     check_models(plan, by_shard)
     incomplete = check_complete(store, plan, by_shard)
     ineligible_uri, listing_digest = _account_for_listing(store, plan, attempt)
     files: list[LandedShard | ReusedBatch] = [*by_shard, *plan.reused_batches]
-    jobs = [row for shard in by_shard for row in _job_rows(store, plan, shard)]
+    jobs = list(chain.from_iterable(side_by_side(partial(_job_rows, store, plan), by_shard)))
     jobs += [row | {"run_id": plan.run_id} for row in plan.own_jobs]
     judged = sum(shard.judged for shard in by_shard)
     failed = sum(shard.failed for shard in by_shard)
@@ -128,17 +132,19 @@ def _order_by_shard(plan: Plan, landed: list[LandedShard]) -> list[LandedShard]:
 
 def _prove_shard(store: ObjectStore, plan: Plan, shard: LandedShard) -> None:
     """Compare what was planned, what the landed files hold, and what landing said of them."""
-    planned = source_refs(read_shard_inventory(store, plan, shard.shard))
+    planned = _source_refs(read_shard_inventory(store, plan, shard.shard))
     images = decode_parquet(store.read(shard.images_uri), ["source_ref", "outcome", "label_count"])
     labels = 0
     if shard.labels_uri is not None:
         labels = decode_parquet(store.read(shard.labels_uri), ["source_ref"]).num_rows
     outcomes = Counter(images["outcome"].to_pylist())
-    landed = source_refs(images)
-    if len(set(planned)) != len(planned):
-        _refuse(plan, shard, f"{len(planned)} images were planned, {len(set(planned))} of them different")
-    if _digest_keys(planned) != _digest_keys(landed):
-        missing, foreign = len(set(planned) - set(landed)), len(set(landed) - set(planned))
+    landed = _source_refs(images)
+    if not are_distinct(planned):
+        different = len(pc.unique(planned))
+        _refuse(plan, shard, f"{len(planned)} images were planned, {different} of them different")
+    if not planned.equals(landed):
+        asked, found = set(planned.to_pylist()), set(landed.to_pylist())
+        missing, foreign = len(asked - found), len(found - asked)
         _refuse(
             plan,
             shard,
@@ -165,15 +171,15 @@ def _prove_batch(store: ObjectStore, plan: Plan, batch: ReusedBatch) -> None:
         for part in batch.inventory_parts
     ]
     listed = pa.concat_tables(parts)
-    planned = source_refs(listed.filter(pc.equal(listed["fate"], pa.scalar(REUSED))))
+    planned = _source_refs(listed.filter(pc.equal(listed["fate"], pa.scalar(REUSED))))
     images = decode_parquet(store.read(batch.images_uri), ["source_ref", "outcome", "label_count"])
     labels = 0
     if batch.labels_uri is not None:
         labels = decode_parquet(store.read(batch.labels_uri), ["source_ref"]).num_rows
     label_count = pc.sum(images["label_count"]).as_py() or 0
     if (
-        len(set(planned)) != len(planned)
-        or _digest_keys(planned) != _digest_keys(source_refs(images))
+        not are_distinct(planned)
+        or not planned.equals(_source_refs(images))
         or set(images["outcome"].to_pylist()) != {Outcome.REUSED}
         or len(planned) != batch.image_count
         or not batch.labels == labels == label_count
@@ -198,9 +204,9 @@ def _refuse(plan: Plan, shard: LandedShard, finding: str) -> None:
     )
 
 
-def _digest_keys(source_refs: list[str]) -> str:
-    """Digest a multiset; eligible keys hold no newline."""
-    return hashlib.sha256("\n".join(sorted(source_refs)).encode()).hexdigest()
+def _source_refs(rows: pa.Table) -> Column:
+    """Return a multiset of images, equal to another one when the images are."""
+    return in_order(rows.select(["source_ref"]), "source_ref")["source_ref"].combine_chunks()
 
 
 def _account_for_listing(store: ObjectStore, plan: Plan, attempt: str) -> tuple[str | None, str]:
@@ -208,8 +214,7 @@ def _account_for_listing(store: ObjectStore, plan: Plan, attempt: str) -> tuple[
     digest = hashlib.sha256()
     listed = 0
     encoder = ParquetEncoder(landed_schemas.IMAGES)
-    for uri in plan.inventory_uris:
-        part = store.read(uri)
+    for part in side_by_side(store.read, plan.inventory_uris):
         digest.update(part)
         inventory = decode_parquet(part)
         listed += inventory.num_rows

@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TYPE_CHECKING, Any
 
-from modlake.pipeline.object_store import ListedObject
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 # AWS, "Guidelines and quotas in Amazon Rekognition": images in S3 up to 15 MB, as JPEG or PNG.
 MAX_IMAGE_BYTES = 15 * 1024 * 1024
@@ -24,6 +26,9 @@ _NOT_IMAGES = frozenset({
     ".wav", ".ogg", ".flac",
 })
 # fmt: on
+# Keys that nothing speaks against: what most uploads are called. RE2's syntax.
+_CLEAN = r"[^\x00-\x1f\x{7f}-\x{9f}/_.]"
+_SURELY_ELIGIBLE_KEY = rf"^([^\x00-\x1f\x{{7f}}-\x{{9f}}]*/)?{_CLEAN}(_|{_CLEAN})*(\.(?i:jpe?g|png))?$"
 # A newline would break the manifest's line; other control characters have no place in a listing either.
 _CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
@@ -47,16 +52,44 @@ class Ineligibility:
     message: str
 
 
-def find_ineligibility(listed: ListedObject) -> Ineligibility | None:
-    """Return why the object can't be judged, or None when it is eligible.
+def find_ineligibilities(objects: pa.Table) -> tuple[pa.Array[Any], pa.Array[Any]]:
+    """Return code and message for each row's key and size_bytes, null where the object is eligible."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    nothing = pa.nulls(objects.num_rows, pa.string())
+    if not objects.num_rows:  # kernels of pyarrow 25 crash on columns without a chunk
+        return nothing, nothing
+    is_sure: Any = pc.and_(
+        pc.match_substring_regex(objects["key"], _SURELY_ELIGIBLE_KEY),
+        pc.and_(
+            pc.greater(objects["size_bytes"], pa.scalar(0)),
+            pc.less_equal(objects["size_bytes"], pa.scalar(MAX_IMAGE_BYTES)),
+        ),
+    )
+    if pc.all(is_sure).as_py():
+        return nothing, nothing
+    codes: list[str | None] = [None] * objects.num_rows
+    messages: list[str | None] = [None] * objects.num_rows
+    unsure = pc.indices_nonzero(pc.invert(is_sure))
+    rows = objects.select(["key", "size_bytes"]).take(unsure)
+    columns: Any = (unsure.to_pylist(), rows["key"].to_pylist(), rows["size_bytes"].to_pylist())
+    for row, key, size_bytes in zip(*columns, strict=True):
+        if (found := find_ineligibility(key, size_bytes)) is not None:
+            codes[row], messages[row] = found.code, found.message
+    return pa.array(codes, pa.string()), pa.array(messages, pa.string())
+
+
+def find_ineligibility(key: str, size_bytes: int) -> Ineligibility | None:
+    """Return why an object can't be judged, or None when it is eligible.
 
     A key without an extension, or with one that nobody knows, is eligible: its bytes decide.
     """
-    if listed.key.endswith("/"):
+    if key.endswith("/"):
         return Ineligibility(IneligibleCode.FOLDER_MARKER, "The key ends in a slash: a folder, not an image.")
-    if _CONTROL_CHARACTER.search(listed.key):
+    if _CONTROL_CHARACTER.search(key):
         return Ineligibility(IneligibleCode.UNSUPPORTED_KEY, "The key holds a control character.")
-    return _judge_name(listed.key) or _judge_size(listed.size_bytes)
+    return _judge_name(key) or _judge_size(size_bytes)
 
 
 def _judge_name(key: str) -> Ineligibility | None:

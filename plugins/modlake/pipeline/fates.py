@@ -5,20 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
+from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from modlake.pipeline.inventory import ELIGIBLE, REUSED, etags, source_refs
-from modlake.pipeline.labels import Column
+from modlake.pipeline.columns import Column
+from modlake.pipeline.inventory import ELIGIBLE, REUSED, InventoryDraft
 from modlake.pipeline.landing import digest_rows
 from modlake.pipeline.manifests import ManifestWriter
 from modlake.pipeline.object_store import ObjectStore
-from modlake.pipeline.parquet import decode_parquet, encode_parquet
-from modlake.pipeline.plan import ReusedBatch
+from modlake.pipeline.parquet import encode_parquet
+from modlake.pipeline.plan import ManifestLimits, ReusedBatch, Shard
+from modlake.pipeline.quarantined import QUARANTINED
 from modlake.pipeline.reused_rows import reused_rows
 from modlake.pipeline.run_folder import RunFolder
+from modlake.pipeline.write_behind import WriteBehind
 
 if TYPE_CHECKING:
     from modlake.pipeline.reuse import Lookup
@@ -29,47 +33,64 @@ PARTS_PER_BATCH = 50
 
 @dataclass(frozen=True, slots=True)
 class Fates:
-    """What became of the eligible images: their batches that were judged before, by jobs of this day too."""
+    """What became of the listed images: their inventory, the shards to be judged, and the batches that were
+    judged before, by jobs of this day too; ``reused_in_quarantine`` of these lie in quarantine."""
 
+    inventory_uris: list[str]
+    shards: list[Shard]
     batches: list[ReusedBatch]
     own_job_ids: set[str]
+    reused_in_quarantine: int
 
 
 def write_fates(
     store: ObjectStore,
     folder: RunFolder,
-    inventory_uris: list[str],
-    manifests: ManifestWriter,
+    draft: InventoryDraft,
+    limits: ManifestLimits,
     *,
     lookup: Lookup | None,
     min_confidence: float,
 ) -> Fates:
-    """Complete the parts of an inventory, batch by batch, and land the rows of what was judged before.
+    """Write inventory and manifests, and land the rows of what was judged before.
 
-    Memory is bounded by a batch, its judgements and one manifest. The manifests come out closed.
+    Memory is bounded by a batch of the inventory, its judgements, one manifest, and what is being written.
     """
+    inventory_uris: list[str] = []
     batches: list[ReusedBatch] = []
     own_job_ids: set[str] = set()
-    for numbers, parts in _read_batches(store, inventory_uris):
-        reused = _Reused(pa.concat_tables(parts), lookup)
-        for number, part in zip(numbers, parts, strict=True):
-            store.write(inventory_uris[number], encode_parquet(_decide(part, number, reused, manifests)))
-        if reused.listed.num_rows:
-            batch = _land(store, folder, len(batches), numbers, reused, min_confidence)
-            batches.append(batch)
-            own_job_ids |= reused.job_ids_of(folder.day)
-    manifests.close()
-    return Fates(batches, own_job_ids)
+    reused_in_quarantine = 0
+    with WriteBehind(store) as writer:
+        manifests = ManifestWriter(writer, folder.manifest_uri, limits)
+        for parts in _in_batches(draft.parts(), PARTS_PER_BATCH if lookup is not None else 1):
+            batch = pa.concat_tables(parts)
+            reused = _Reused(batch, lookup)
+            first = len(inventory_uris)
+            for number, part in enumerate(_parts_like(parts, _decide(batch, reused)), start=first):
+                uri = folder.inventory_uri(number)
+                writer.write(uri, partial(encode_parquet, _cut(part, number, manifests)))
+                inventory_uris.append(uri)
+            if reused.listed.num_rows:
+                numbers = list(range(first, len(inventory_uris)))
+                batches.append(_land(store, folder, len(batches), numbers, reused, min_confidence))
+                own_job_ids |= reused.job_ids_of(folder.day)
+                reused_in_quarantine += reused.in_quarantine
+        manifests.close()
+    return Fates(inventory_uris, manifests.shards, batches, own_job_ids, reused_in_quarantine)
 
 
 class _Reused:
     """The images of a batch that were judged before."""
 
     def __init__(self, batch: pa.Table, lookup: Lookup | None) -> None:
-        eligible = batch.filter(pc.equal(batch["fate"], pa.scalar(ELIGIBLE)))
-        self.judgements = lookup(eligible) if lookup is not None and eligible.num_rows else None
-        was_judged: Column = pc.is_valid(self.reused_from(eligible))
-        self.listed = eligible.filter(was_judged)
+        has_code: Column = pc.equal(batch["error_code"], pa.scalar(QUARANTINED))
+        is_away: Column = pc.fill_null(has_code, False)
+        is_sought: Column = pc.or_(pc.equal(batch["fate"], pa.scalar(ELIGIBLE)), is_away)
+        sought = batch.filter(is_sought)
+        self.judgements = lookup(sought) if lookup is not None and sought.num_rows else None
+        was_judged: Column = pc.is_valid(self.reused_from(sought))
+        self.listed = sought.filter(was_judged)
+        self.in_quarantine = self.listed.num_rows - self.listed["error_code"].null_count
 
     def reused_from(self, rows: pa.Table) -> Column:
         """Return for each row the day that its judgement is of, null where there is none."""
@@ -86,24 +107,48 @@ class _Reused:
         return set(map(str, own["job_id"].drop_null().unique().to_pylist()))
 
 
-def _read_batches(
-    store: ObjectStore, inventory_uris: list[str]
-) -> Iterator[tuple[list[int], list[pa.Table]]]:
-    for first in range(0, len(inventory_uris), PARTS_PER_BATCH):
-        numbers = list(range(first, min(first + PARTS_PER_BATCH, len(inventory_uris))))
-        yield numbers, [decode_parquet(store.read(inventory_uris[number])) for number in numbers]
+def _in_batches(parts: Iterator[pa.Table], size: int) -> Iterator[list[pa.Table]]:
+    while batch := list(islice(parts, size)):
+        yield batch
 
 
-def _decide(part: pa.Table, number: int, reused: _Reused, manifests: ManifestWriter) -> pa.Table:
-    reused_from = reused.reused_from(part)
-    fate: Column = pc.if_else(pc.is_valid(reused_from), pa.scalar(REUSED), part["fate"])
-    shards = [
-        manifests.add(source_ref, etag, number) if one_fate == ELIGIBLE else None
-        for source_ref, etag, one_fate in zip(source_refs(part), etags(part), fate.to_pylist(), strict=True)
-    ]
-    decided = {"fate": fate, "shard": pa.array(shards, pa.int64()), "reused_from": reused_from}
-    columns: list[Column] = [decided.get(name, part[name]) for name in part.column_names]
-    return pa.table(columns, schema=part.schema)
+def _parts_like(parts: list[pa.Table], batch: pa.Table) -> Iterator[pa.Table]:
+    """Cut a batch as it was before."""
+    first = 0
+    for part in parts:
+        yield batch.slice(first, part.num_rows)
+        first += part.num_rows
+
+
+def _decide(batch: pa.Table, reused: _Reused) -> pa.Table:
+    """Tell what was judged before."""
+    if reused.judgements is None:
+        return batch
+    reused_from = reused.reused_from(batch)
+    is_reused: Column = pc.is_valid(reused_from)
+    nothing = pa.scalar(None, pa.string())
+    changed = {
+        "fate": pc.if_else(is_reused, pa.scalar(REUSED), batch["fate"]),
+        "reused_from": reused_from,
+        "error_code": pc.if_else(is_reused, nothing, batch["error_code"]),
+        "error_message": pc.if_else(is_reused, nothing, batch["error_message"]),
+    }
+    return _with_columns(batch, changed)
+
+
+def _cut(part: pa.Table, number: int, manifests: ManifestWriter) -> pa.Table:
+    """Put what is to be judged into manifests."""
+    is_eligible: Column = pc.equal(part["fate"].combine_chunks(), pa.scalar(ELIGIBLE))
+    eligible = part.filter(is_eligible)
+    shards = manifests.add(eligible["source_ref"].combine_chunks(), eligible["etag"].combine_chunks(), number)
+    return _with_columns(
+        part, {"shard": pc.replace_with_mask(part["shard"].combine_chunks(), is_eligible, shards)}
+    )
+
+
+def _with_columns(rows: pa.Table, changed: dict[str, Column]) -> pa.Table:
+    columns: list[Column] = [changed.get(name, rows[name]) for name in rows.column_names]
+    return pa.table(columns, schema=rows.schema)
 
 
 def _land(

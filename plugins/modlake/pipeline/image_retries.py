@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from datetime import datetime
 
 from modlake.pipeline.answers import read_answers
+from modlake.pipeline.engines import Engine
 from modlake.pipeline.inventory import etags, read_shard_inventory, source_refs
 from modlake.pipeline.manifests import digest_images, manifest_body
 from modlake.pipeline.object_store import ObjectStore
-from modlake.pipeline.outcomes import is_worth_a_retry
+from modlake.pipeline.outcomes import FailureCode, is_worth_a_retry
 from modlake.pipeline.plan import Plan, Shard
+from modlake.pipeline.second_look import let_second_pass
 
 
 def plan_retries(store: ObjectStore, plan: Plan, shards: Iterable[int], retry: int) -> list[Shard]:
@@ -27,19 +30,22 @@ def plan_retries(store: ObjectStore, plan: Plan, shards: Iterable[int], retry: i
 
 def _plan_retry(store: ObjectStore, plan: Plan, shard: int, retry: int) -> Shard | None:
     listed = read_shard_inventory(store, plan, shard)
-    manifest = source_refs(listed)
-    images = read_answers(store, plan, shard, manifest, retries=retry - 1).images
-    codes = images["error_code"].to_pylist()
-    unanswered = [
-        (source_ref, etag)
-        for source_ref, etag, code in zip(manifest, etags(listed), codes, strict=True)
-        if code is not None and is_worth_a_retry(code)
-    ]
+    answers = read_answers(store, plan, shard, listed, retries=retry - 1)
+    codes = answers.images["error_code"].to_pylist()
+    asks_again_itself = answers.jobs[-1].record.engine == Engine.SYNC
+    unanswered: list[tuple[str, str]] = []
+    for source_ref, etag, code in zip(source_refs(listed), etags(listed), codes, strict=True):
+        if code == FailureCode.REWRITTEN:
+            # The same ETag again: only the time tells this object from the one of an earlier try.
+            unanswered.append((source_ref, f"{etag} {answers.rewritten[source_ref]}"))
+        elif code is not None and is_worth_a_retry(code) and not asks_again_itself:
+            unanswered.append((source_ref, etag))
     if not unanswered:
         return None
     body = manifest_body(source_ref for source_ref, _ in unanswered)
     uri = plan.folder.manifest_uri(shard, retry)
     store.write(uri, body)
+    let_second_pass(max(map(datetime.fromisoformat, answers.rewritten.values()), default=None))
     return Shard(
         shard=shard,
         manifest_uri=uri,

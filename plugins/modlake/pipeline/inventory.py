@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from sys import maxsize
 from typing import cast
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from modlake.exceptions import ModlakeTerminalError
-from modlake.pipeline.eligibility import Ineligibility
-from modlake.pipeline.manifests import read_manifest
-from modlake.pipeline.object_store import ListedObject, ObjectStore
-from modlake.pipeline.parquet import decode_parquet, encode_parquet
+from modlake.pipeline.columns import Column
+from modlake.pipeline.digests import TableDigest
+from modlake.pipeline.eligibility import find_ineligibilities
+from modlake.pipeline.listing import Stretch
+from modlake.pipeline.manifests import manifest_body_of, read_manifest_body
+from modlake.pipeline.object_store import ObjectStore
+from modlake.pipeline.parquet import decode_parquet
 from modlake.pipeline.plan import Plan
+from modlake.pipeline.quarantined import QUARANTINED, QUARANTINED_MESSAGE
+from modlake.pipeline.scratch import TableScratch
+from modlake.pipeline.set_aside import NOTHING, SetAside
 
 ROWS_PER_PART = 10_000
 
@@ -23,6 +31,15 @@ ELIGIBLE = "eligible"
 INELIGIBLE = "ineligible"
 REUSED = "reused"
 
+_DRAFT_COLUMNS: list[tuple[str, pa.DataType]] = [
+    ("key", pa.string()),
+    ("size_bytes", pa.int64()),
+    ("etag", pa.string()),
+    ("last_modified", pa.timestamp("us", tz="UTC")),
+    ("error_code", pa.string()),
+    ("error_message", pa.string()),
+]
+_DRAFT = pa.schema(_DRAFT_COLUMNS)
 _COLUMNS: list[tuple[str, pa.DataType]] = [
     ("bucket", pa.string()),
     ("key", pa.string()),
@@ -39,67 +56,106 @@ _COLUMNS: list[tuple[str, pa.DataType]] = [
 SCHEMA = pa.schema(_COLUMNS)
 
 
-class InventoryWriter:
-    """Records listed objects and writes each part as it fills; holds one in memory.
+@dataclass(frozen=True, slots=True)
+class ListingSummary:
+    """What tells one listing from another: ``sha256`` digests keys, ETags and sizes.
 
-    Which shard an eligible object goes into, or which day's judgement it carries over, is for
-    :func:`write_fates` to add, when the whole listing is known.
+    ``span`` is the first and last source_ref, ``last_modified`` the time of the newest object's upload; of an
+    empty day both are None.
     """
 
-    def __init__(self, store: ObjectStore, inventory_uri: Callable[[int], str]) -> None:
-        self._store = store
-        self._inventory_uri = inventory_uri
-        self._rows: list[tuple[object, ...]] = []
-        self._digest = hashlib.sha256()
-        self.uris: list[str] = []
+    sha256: str
+    span: tuple[str, str] | None
+    last_modified: datetime | None
+
+
+class InventoryDraft:
+    """Every listed object and whether it can be judged, kept on disk until its fate is known.
+
+    Which shard an eligible object goes into, or which day's judgement it carries over, is for
+    :func:`~modlake.pipeline.fates.write_fates` to add, when the whole listing is known.
+    """
+
+    def __init__(
+        self, bucket: str, *, set_aside: SetAside = NOTHING, quarantined: pa.Table | None = None
+    ) -> None:
+        self._bucket = bucket
+        self._set_aside = set_aside
+        self._quarantined = _of_bucket(quarantined, bucket)
+        self._scratch = TableScratch(_DRAFT)
         self.listed = 0
         self.ineligible_by_code: Counter[str] = Counter()
-        self.span: tuple[str, str] | None = None
-
-    @property
-    def listing_sha256(self) -> str:
-        """The digest of keys, ETags and sizes."""
-        return self._digest.hexdigest()
-
-    def add(self, listed: ListedObject, ineligibility: Ineligibility | None) -> None:
-        """Record an object."""
-        fate, code, message = ELIGIBLE, None, None
-        if ineligibility is not None:
-            fate, code, message = INELIGIBLE, str(ineligibility.code), ineligibility.message
-            self.ineligible_by_code[code] += 1
-        self._rows.append(
-            (
-                listed.bucket,
-                listed.key,
-                listed.source_ref,
-                listed.size_bytes,
-                listed.etag,
-                listed.last_modified,
-                fate,
-                code,
-                message,
-                None,
-                None,
-            )
-        )
-        self._digest.update(f"{listed.source_ref}\0{listed.etag}\0{listed.size_bytes}\0".encode())
-        self.span = (self.span[0] if self.span else listed.source_ref, listed.source_ref)
-        self.listed += 1
-        if len(self._rows) >= ROWS_PER_PART:
-            self.close()
 
     def close(self) -> None:
-        """Write the part begun, if there is one."""
-        if not self._rows:
-            return
-        columns = [
-            pa.array(column, field.type)
-            for column, field in zip(zip(*self._rows, strict=True), SCHEMA, strict=True)
-        ]
-        uri = self._inventory_uri(len(self.uris))
-        self._store.write(uri, encode_parquet(pa.Table.from_arrays(columns, schema=SCHEMA)))
-        self.uris.append(uri)
-        self._rows = []
+        """Give the disk's room back."""
+        self._scratch.close()
+
+    def add(self, stretch: Stretch) -> None:
+        """Record listed objects."""
+        objects = stretch.objects
+        codes, messages = find_ineligibilities(objects)
+        if len(self._set_aside) and objects.num_rows:
+            codes, messages = self._set_aside.mark(self._source_refs(objects["key"]), codes, messages)
+        if self._quarantined.num_rows:
+            is_back: Column = pc.is_in(self._quarantined["key"], value_set=objects["key"])
+            is_away: Column = pc.invert(is_back)
+            self._quarantined = self._quarantined.filter(is_away)
+        self._record(stretch.position, objects, codes, messages)
+
+    def add_quarantined(self) -> None:
+        """Record, after all that was listed, what lies in quarantine and has no successor in its place."""
+        away = self._quarantined
+        if away.num_rows:
+            codes = pa.repeat(QUARANTINED, away.num_rows)
+            self._record((maxsize,), away, codes, pa.repeat(QUARANTINED_MESSAGE, away.num_rows))
+
+    def _record(self, position: tuple[int, ...], objects: pa.Table, codes: Column, messages: Column) -> None:
+        columns = [*objects.select(_DRAFT.names[:-2]).columns, codes, messages]
+        self._scratch.add(position, pa.table(columns, schema=_DRAFT))
+        self.listed += objects.num_rows
+        self.ineligible_by_code.update(map(str, codes.drop_null().to_pylist()))
+
+    def _source_refs(self, keys: Column) -> Column:
+        return pc.binary_join_element_wise(pa.scalar(f"s3://{self._bucket}/"), keys, pa.scalar(""))
+
+    def parts(self) -> Iterator[pa.Table]:
+        """Yield the inventory part by part in listing order, as it is before the fates are known."""
+        for part in self._scratch.parts(ROWS_PER_PART):
+            rows = part.num_rows
+            key: Column = part["key"]
+            is_eligible = pc.is_null(part["error_code"])
+            nothing = pa.nulls(rows, pa.string())
+            made: dict[str, Column] = {
+                "bucket": pa.repeat(self._bucket, rows),
+                "source_ref": self._source_refs(key),
+                "fate": pc.if_else(is_eligible, pa.scalar(ELIGIBLE), pa.scalar(INELIGIBLE)),
+                "shard": pa.nulls(rows, pa.int64()),
+                "reused_from": nothing,
+            }
+            columns: list[Column] = [made[name] if name in made else part[name] for name in SCHEMA.names]
+            yield pa.table(columns, schema=SCHEMA)
+
+    def sum_up(self) -> ListingSummary:
+        """Return what tells one listing from another."""
+        digest = TableDigest()
+        span: tuple[str, str] | None = None
+        newest: datetime | None = None
+        for part in self.parts():
+            digest.update(part.select(["source_ref", "etag", "size_bytes"]))
+            # Not every store lists in the order of the keys.
+            bounds: Column = pc.min_max(part["source_ref"]).as_py()
+            first, last = bounds["min"], bounds["max"]
+            span = (min(first, span[0]), max(last, span[1])) if span else (first, last)
+            written = pc.max(part["last_modified"]).as_py()
+            newest = max(filter(None, (newest, written)), default=None)
+        return ListingSummary(digest.hexdigest(), span, newest)
+
+
+def _of_bucket(quarantined: pa.Table | None, bucket: str) -> pa.Table:
+    if quarantined is None:
+        return pa.table({name: pa.array([], arrow_type) for name, arrow_type in _DRAFT_COLUMNS[:-2]})
+    is_here: Column = pc.equal(quarantined["bucket"], pa.scalar(bucket))
+    return quarantined.filter(is_here)
 
 
 def read_shard_inventory(store: ObjectStore, plan: Plan, shard: int) -> pa.Table:
@@ -110,11 +166,12 @@ def read_shard_inventory(store: ObjectStore, plan: Plan, shard: int) -> pa.Table
     planned = plan.shards[shard]
     parts = [decode_parquet(store.read(plan.inventory_uris[part])) for part in planned.inventory_parts]
     rows = pa.concat_tables(parts) if parts else SCHEMA.empty_table()
-    rows = rows.filter(pc.equal(rows["shard"], pa.scalar(shard)))
-    manifest = read_manifest(store, planned)
-    if source_refs(rows) != manifest:
+    is_of_shard: Column = pc.equal(rows["shard"], pa.scalar(shard))
+    if not pc.all(is_of_shard, skip_nulls=False).as_py():
+        rows = rows.filter(is_of_shard)
+    if manifest_body_of(rows["source_ref"]) != read_manifest_body(store, planned):
         raise ModlakeTerminalError(
-            f"Shard {shard} of {plan.run_uri}: the {len(manifest)} images of its manifest are not the "
+            f"Shard {shard} of {plan.run_uri}: the {planned.image_count} images of its manifest are not the "
             f"{rows.num_rows} of the inventory. Clear the plan task of that day to plan it anew."
         )
     return rows

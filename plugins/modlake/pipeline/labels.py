@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from functools import cache
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from modlake.pipeline.columns import Column, row_numbers
 from modlake.pipeline.taxonomy import known_labels
-
-# A column of rows: pyarrow's stubs can't tell what most kernels make of one.
-Column: TypeAlias = Any
 
 
 def flatten_labels(answers: Column) -> pa.Table:
     """Return the labels of answers (structs as DetectModerationLabels answers, or null), in their order.
 
-    Columns: image (row number in ``answers``), label, parent_label, taxonomy_level, l1, l2, l3, confidence.
+    Columns: answer (its row number), label, parent_label, taxonomy_level, l1, l2, l3, confidence.
     A label that stands in the taxonomy as the answer says gets its path from there. Any other is kept, with
     the path that the answer itself tells.
     """
@@ -24,7 +22,7 @@ def flatten_labels(answers: Column) -> pa.Table:
     flat = pc.list_flatten(lists)
     told = pa.table(
         {
-            "image": pc.cast(pc.list_parent_indices(lists), pa.int64()),
+            "answer": pc.cast(pc.list_parent_indices(lists), pa.int64()),
             "label": pc.fill_null(pc.struct_field(flat, "Name"), ""),
             # At level 1 AWS answers "" for the parent.
             "parent_label": _null_if(pc.struct_field(flat, "ParentName"), ""),
@@ -41,10 +39,17 @@ def flatten_labels(answers: Column) -> pa.Table:
             _agrees(told["taxonomy_level"], known["taxonomy_level"]),
         ),
     )
+    if pc.all(is_known).as_py():
+        paths = ("parent_label", "taxonomy_level", "l1", "l2", "l3")
+        return pa.table(
+            {"answer": told["answer"], "label": told["label"]}
+            | {name: known[name] for name in paths}
+            | {"confidence": told["confidence"]}
+        )
     path = _path_as_told(told, taxonomy)
     return pa.table(
         {
-            "image": told["image"],
+            "answer": told["answer"],
             "label": told["label"],
             "parent_label": pc.if_else(is_known, known["parent_label"], told["parent_label"]),
             "taxonomy_level": pc.if_else(is_known, known["taxonomy_level"], told["taxonomy_level"]),
@@ -56,13 +61,28 @@ def flatten_labels(answers: Column) -> pa.Table:
     )
 
 
+def spread_labels(labels: pa.Table, answers: Column, answer: Column) -> pa.Table:
+    """Return the ``labels`` of ``answers``, as often as images have the answer, in the order of the images.
+
+    ``answer`` is each image's row in ``answers``, null when it has none. The column answer becomes image: the
+    row number of the image.
+    """
+    lengths: Column = pc.list_value_length(pc.struct_field(answers, "ModerationLabels"))
+    ends: Column = pc.cumulative_sum(pc.fill_null(lengths, 0))
+    starts: Column = pa.concat_arrays([pa.array([0], pa.int32()), ends.cast(pa.int32())])
+    rows = pa.ListArray.from_arrays(starts, row_numbers(labels.num_rows)).take(answer)
+    image: Column = pc.cast(pc.list_parent_indices(rows), pa.int64())
+    spread = labels.drop_columns(["answer"]).take(pc.list_flatten(rows))
+    return spread.add_column(0, "image", image)
+
+
 def top_labels(labels: pa.Table) -> pa.Table:
-    """Return each image's most confident label; of equals the deepest, then the first by name."""
+    """Return each answer's most confident label; of equals the deepest, then the first by name."""
     ranked = labels.take(
         pc.sort_indices(
             labels,
             sort_keys=[
-                ("image", "ascending"),
+                ("answer", "ascending"),
                 ("confidence", "descending"),
                 ("taxonomy_level", "descending"),
                 ("label", "ascending"),
@@ -71,8 +91,8 @@ def top_labels(labels: pa.Table) -> pa.Table:
     )
     if not ranked.num_rows:
         return ranked
-    image = ranked["image"].combine_chunks()
-    is_first = pa.concat_arrays([pa.array([True]), pc.not_equal(image[1:], image[:-1])])
+    answer = ranked["answer"].combine_chunks()
+    is_first = pa.concat_arrays([pa.array([True]), pc.not_equal(answer[1:], answer[:-1])])
     return ranked.filter(is_first)
 
 
@@ -81,11 +101,12 @@ def content_type_confidence(answers: Column, content_type: str) -> Column:
     lists = pc.struct_field(answers, "ContentTypes")
     flat = pc.list_flatten(lists)
     is_asked = pc.equal(pc.struct_field(flat, "Name"), pa.scalar(content_type))
-    images = pc.cast(pc.list_parent_indices(lists), pa.int64()).filter(is_asked)
+    rows = pc.cast(pc.list_parent_indices(lists), pa.int64()).filter(is_asked)
     confidence = _nan_to_null(pc.struct_field(flat, "Confidence")).filter(is_asked)
-    return confidence.take(pc.index_in(pa.array(range(len(answers)), pa.int64()), value_set=images))
+    return confidence.take(pc.index_in(row_numbers(len(answers)), value_set=rows))
 
 
+@cache
 def _taxonomy_table() -> pa.Table:
     labels = known_labels().values()
     paths = [label.path + (None,) * (3 - label.level) for label in labels]
@@ -102,11 +123,11 @@ def _taxonomy_table() -> pa.Table:
 
 
 def _path_as_told(told: pa.Table, taxonomy: pa.Table) -> dict[str, Column]:
-    """Return l1, l2, l3 by level and parent; above the parent stands what image or taxonomy tell."""
+    """Return l1, l2, l3 by level and parent; above the parent stands what answer or taxonomy tell."""
     label, parent, level = told["label"], told["parent_label"], told["taxonomy_level"]
     known_parent = taxonomy.take(pc.index_in(parent, value_set=taxonomy["label"]))
-    names_in_image = _within_image(told["image"], label)
-    parent_row: Column = pc.index_in(_within_image(told["image"], parent), value_set=names_in_image)
+    names = _within_answer(told["answer"], label)
+    parent_row: Column = pc.index_in(_within_answer(told["answer"], parent), value_set=names)
     grandparent = parent.take(parent_row)
     l1_by_parent = pc.coalesce(grandparent, known_parent["l1"])
     at_level = pc.make_struct(*(pc.equal(level, pa.scalar(depth)) for depth in (1, 2, 3)))
@@ -118,8 +139,8 @@ def _path_as_told(told: pa.Table, taxonomy: pa.Table) -> dict[str, Column]:
     }
 
 
-def _within_image(image: Column, name: Column) -> Column:
-    return pc.binary_join_element_wise(pc.cast(image, pa.string()), name, pa.scalar("\n"))
+def _within_answer(answer: Column, name: Column) -> Column:
+    return pc.binary_join_element_wise(pc.cast(answer, pa.string()), name, pa.scalar("\n"))
 
 
 def _agrees(told: Column, known: Column) -> Column:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,14 +12,17 @@ import pyarrow.compute as pc
 
 from modlake.pipeline import landed_schemas
 from modlake.pipeline.answers import ShardAnswers, read_answers
-from modlake.pipeline.inventory import read_shard_inventory, source_refs
+from modlake.pipeline.columns import Column, in_order, is_constant, row_numbers
+from modlake.pipeline.digests import TableDigest
+from modlake.pipeline.inventory import read_shard_inventory
 from modlake.pipeline.job_files import JobRecord
-from modlake.pipeline.labels import content_type_confidence, flatten_labels, top_labels
+from modlake.pipeline.labels import content_type_confidence, flatten_labels, spread_labels, top_labels
 from modlake.pipeline.model_versions import remember_model_version
 from modlake.pipeline.object_store import ObjectStore
 from modlake.pipeline.outcomes import Outcome, is_worth_a_retry
 from modlake.pipeline.parquet import encode_parquet
 from modlake.pipeline.plan import Plan
+from modlake.pipeline.side_by_side import side_by_side
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,14 @@ class LandedShard:
         return sorted({model["model_version"] for model in self.models} - {None})
 
 
+def land_shards(store: ObjectStore, plan: Plan, shards: Iterable[int], attempt: str) -> Iterator[LandedShard]:
+    """Land shards, some of them at once, and yield them in their order; see :func:`land_shard`.
+
+    Memory is bounded by the shards that are landed at once, some 50 MB each.
+    """
+    return side_by_side(lambda shard: land_shard(store, plan, shard, attempt), shards)
+
+
 def land_shard(store: ObjectStore, plan: Plan, shard: int, attempt: str) -> LandedShard:
     """Write a shard's rows of ``images`` and ``labels`` as Parquet, sorted by source_ref.
 
@@ -63,12 +73,12 @@ def land_shard(store: ObjectStore, plan: Plan, shard: int, attempt: str) -> Land
     Raises ModlakeTerminalError as :func:`~modlake.pipeline.answers.read_answers` does.
     """
     inventory = read_shard_inventory(store, plan, shard)
-    answers = read_answers(store, plan, shard, source_refs(inventory))
-    rows = inventory.sort_by("source_ref").combine_chunks()
-    said = answers.images.sort_by("source_ref").combine_chunks()
-    flat = flatten_labels(said["answer"].combine_chunks())
+    answers = read_answers(store, plan, shard, inventory)
+    rows = in_order(inventory, "source_ref")
+    said = in_order(answers.images, "source_ref")
+    flat = flatten_labels(answers.answers)
     images = _image_rows(plan, answers, rows, said, flat)
-    labels = _label_rows(plan, images, said, flat)
+    labels = _label_rows(plan, images, said, spread_labels(flat, answers.answers, said["answer"].chunk(0)))
     images_uri = plan.folder.landed_uri("images", shard, attempt)
     store.write(images_uri, encode_parquet(images))
     labels_uri = None
@@ -114,9 +124,13 @@ def _remember_model(
 
 def digest_rows(*tables: pa.Table) -> str:
     """Digest rows of the lake, but for the name of the run."""
-    digest = hashlib.sha256()
+    digest = TableDigest()
     for table in tables:
-        digest.update(encode_parquet(table.drop_columns(["run_id"])))
+        rows = table.drop_columns(["run_id"])
+        constant = [name for name in rows.column_names if is_constant(rows[name])]
+        digest.update(pa.table({"rows": [rows.num_rows]}))
+        digest.update(rows.select(constant)[:1])
+        digest.update(rows.drop_columns(constant))
     return digest.hexdigest()
 
 
@@ -125,25 +139,18 @@ def _image_rows(
 ) -> pa.Table:
     answer = said["answer"].combine_chunks()
     is_judged = pc.is_valid(answer)
-    top = top_labels(labels)
-    top = top.take(pc.index_in(pa.array(range(inventory.num_rows), pa.int64()), value_set=top["image"]))
-    label_count = pc.fill_null(pc.list_value_length(pc.struct_field(answer, "ModerationLabels")), 0)
+    told = _facts_of(answers.answers, labels).take(answer)
     completed_at = _of_job(answers, said, lambda job: job.completed_at, landed_schemas.TIMESTAMP)
     return landed_schemas.assemble(
         landed_schemas.IMAGES,
         inventory.num_rows,
         {name: inventory[name] for name in landed_schemas.LISTED_COLUMNS}
+        | {name: told[name] for name in told.column_names}
         | {
             "day": plan.day,
             "outcome": pc.if_else(is_judged, Outcome.JUDGED, Outcome.FAILED),
             "error_code": said["error_code"],
             "error_message": said["error_message"],
-            "label_count": pc.if_else(is_judged, label_count, pa.scalar(None, label_count.type)),
-            "top_label": top["label"],
-            "top_confidence": top["confidence"],
-            "animated_confidence": content_type_confidence(answer, "Animated"),
-            "illustrated_confidence": content_type_confidence(answer, "Illustrated"),
-            "model_version": pc.struct_field(answer, "ModerationModelVersion"),
             "adapter_arn": pc.if_else(is_judged, said["project_version"], pa.scalar(None, pa.string())),
             "min_confidence": plan.parameters.min_confidence,
             "engine": _of_job(answers, said, lambda job: job.engine, pa.string()),
@@ -151,6 +158,23 @@ def _image_rows(
             "run_id": plan.run_id,
             "judged_at": pc.if_else(is_judged, completed_at, pa.scalar(None, landed_schemas.TIMESTAMP)),
         },
+    )
+
+
+def _facts_of(answers: Column, labels: pa.Table) -> pa.Table:
+    """Return the columns of an image that its answer alone tells, a row an answer."""
+    top = top_labels(labels)
+    row: Column = pc.index_in(row_numbers(len(answers)), value_set=top["answer"])
+    top = top.take(row)
+    return pa.table(
+        {
+            "label_count": pc.list_value_length(pc.struct_field(answers, "ModerationLabels")),
+            "top_label": top["label"],
+            "top_confidence": top["confidence"],
+            "animated_confidence": content_type_confidence(answers, "Animated"),
+            "illustrated_confidence": content_type_confidence(answers, "Illustrated"),
+            "model_version": pc.struct_field(answers, "ModerationModelVersion"),
+        }
     )
 
 
@@ -178,10 +202,10 @@ def _label_rows(plan: Plan, images: pa.Table, said: pa.Table, labels: pa.Table) 
 
 
 def _count_models(images: pa.Table) -> list[dict[str, Any]]:
-    judged = images.filter(pc.equal(images["outcome"], pa.scalar(Outcome.JUDGED)))
-    pairs = zip(judged["model_version"].to_pylist(), judged["adapter_arn"].to_pylist(), strict=True)
-    counted = sorted(Counter(pairs).items(), key=lambda each: tuple(map(str, each[0])))
+    who = ["model_version", "adapter_arn"]
+    judged = images.select(who).filter(pc.equal(images["outcome"], pa.scalar(Outcome.JUDGED)))
+    counted = judged.group_by(who, use_threads=False).aggregate([([], "count_all")]).to_pylist()
     return [
-        {"model_version": model_version, "adapter_arn": adapter_arn, "images": images}
-        for (model_version, adapter_arn), images in counted
+        {**{name: row[name] for name in who}, "images": row["count_all"]}
+        for row in sorted(counted, key=lambda row: tuple(str(row[name]) for name in who))
     ]

@@ -7,12 +7,14 @@ A job is paid for and can't be stopped, so every way to find one again is tried 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
-from modlake.exceptions import ModlakeTerminalError, ModlakeTransientError
+from modlake.exceptions import ModlakeError, ModlakeTerminalError, ModlakeTransientError
+from modlake.pipeline.engine_claims import require_bulk
 from modlake.pipeline.submissions import (
     JobMemory,
     StoredSubmissionLedger,
@@ -37,6 +39,9 @@ TRIES = 3
 NAME_SEARCH_PAGES = 10
 """Pages of 100 jobs, newest first, that a search by job name reads."""
 
+GETS_WORTH_A_LIST = 4
+"""By default AWS grants 20 Get a second and 5 List: from the fifth job on one List is the smaller share."""
+
 
 class MediaAnalysisApi(Protocol):
     """The calls of Amazon Rekognition that the reconciler makes; ``RekognitionHook`` fulfils it."""
@@ -47,6 +52,10 @@ class MediaAnalysisApi(Protocol):
 
     def get_media_analysis_job(self, job_id: str) -> dict[str, Any]:
         """Return GetMediaAnalysisJob's answer; raise MediaAnalysisJobNotFoundError."""
+        ...
+
+    def iter_media_analysis_jobs(self, *, max_pages: int) -> Iterator[dict[str, Any]]:
+        """Yield the account's jobs as Get describes them, newest first."""
         ...
 
     def find_media_analysis_job(self, job_name: str, *, max_pages: int) -> dict[str, Any] | None:
@@ -215,6 +224,7 @@ class MediaAnalysisReconciler:
     :param first_generations: by fingerprint, the generation at which the running attempt of a task began to
         follow an analysis. A FAILED job of that generation or a later one is this attempt's to judge; one
         that an attempt finds FAILED at its beginning is an earlier attempt's, mended since by somebody.
+    :param jobs_at_once: start no more while so many of the group's jobs run; None sets no limit
     """
 
     def __init__(
@@ -224,6 +234,7 @@ class MediaAnalysisReconciler:
         *,
         report: Callable[[str], None],
         first_generations: Mapping[str, int] | None = None,
+        jobs_at_once: int | None = None,
     ) -> None:
         self.jobs: dict[str, dict[str, Any]] = {}
         self.trouble: str | None = None
@@ -231,7 +242,11 @@ class MediaAnalysisReconciler:
         self._api = api
         self._analyses = analyses
         self._report = report
+        self._jobs_at_once = jobs_at_once
         self._submissions: dict[str, Submission] = {}
+        self._searched: set[str] = set()
+        self._unsubmitted: set[str] = set()
+        self._newest: dict[str, dict[str, Any]] | None = None
         self._refusal: NoJobSlotError | None = None
 
     def reconcile(self) -> Progress:
@@ -246,7 +261,7 @@ class MediaAnalysisReconciler:
             on the suspicion that it is gone
         :raises ModlakeTerminalError: AWS or the object store refused a request
         """
-        self.trouble = self._refusal = None
+        self.trouble = self._refusal = self._newest = None
         for analysis in self._analyses:
             if self.jobs.get(analysis.name, {}).get("Status") == SUCCEEDED:
                 continue
@@ -265,31 +280,69 @@ class MediaAnalysisReconciler:
         """The jobs that had not ended when last looked at."""
         return tuple(job["JobId"] for job in self.jobs.values() if job["Status"] in ACTIVE_STATUSES)
 
+    @property
+    def _is_full(self) -> bool:
+        return self._jobs_at_once is not None and len(self.active_job_ids) >= self._jobs_at_once
+
     def _advance(self, analysis: Analysis) -> None:
-        while True:
-            submission = self._submission_of(analysis)
+        submission = self._submission_of(analysis)
+        while submission is not None:
+            if submission.job_id is None and self._is_full and analysis.name in self._searched:
+                return
             job = self._existing_job(analysis, submission)
             if job is None:
-                self._start(analysis, submission)
+                if not self._is_full:
+                    self._start(analysis, submission)
                 return
             self._look(analysis, job)
             if not has_ended(job) or job["Status"] == SUCCEEDED:
                 self.first_generations.setdefault(analysis.fingerprint, submission.generation)
                 return
-            self._move_on(analysis, submission.generation, failure_of(job))
+            submission = self._move_on(analysis, submission.generation, failure_of(job))
 
-    def _submission_of(self, analysis: Analysis) -> Submission:
-        submission = self._submissions.get(analysis.name) or analysis.ledger.latest()
-        self._submissions[analysis.name] = submission or analysis.ledger.claim(0, analysis.request_for(0))
-        return self._submissions[analysis.name]
+    def _submission_of(self, analysis: Analysis) -> Submission | None:
+        """Return what was submitted, or is to be; None when it was not, and has to wait its turn."""
+        known = self._submissions.get(analysis.name)
+        if known is None and not (self._is_full and analysis.name in self._unsubmitted):
+            known = analysis.ledger.latest()
+        if known is not None:
+            self._submissions[analysis.name] = require_bulk(known, analysis.name)
+            return known
+        if self._is_full:
+            self._unsubmitted.add(analysis.name)
+            return None
+        return self._claim(analysis, 0)
+
+    def _claim(self, analysis: Analysis, generation: int) -> Submission:
+        claimed = analysis.ledger.claim(generation, analysis.request_for(generation))
+        require_bulk(claimed, analysis.name)
+        # New only now: by the next pass another run may have read it and started the job.
+        self._submissions[analysis.name] = replace(claimed, is_new=False)
+        return claimed
 
     def _existing_job(self, analysis: Analysis, submission: Submission) -> dict[str, Any] | None:
         if submission.job_id is not None:
-            return self._api.get_media_analysis_job(submission.job_id)
-        if submission.is_new or analysis.fingerprint in self.first_generations:
-            # No Start was made before, or only just: the token still knows of it.
+            known = self._newest_jobs().get(submission.job_id)
+            return known or self._api.get_media_analysis_job(submission.job_id)
+        if submission.is_new:
             return None
+        if self._refusal is not None and analysis.name in self._searched:
+            raise self._refusal
+        # Right before every Start, so that its token bridges no more than the time of that one call: a job
+        # that started before is found by its name, one that starts since is what the token answers.
+        self._searched.add(analysis.name)
         return self._find_by_name(analysis, submission)
+
+    def _newest_jobs(self) -> dict[str, dict[str, Any]]:
+        """Return the newest jobs of the account by id: one call a pass, instead of one for each job."""
+        if self._newest is None:
+            self._newest = {}
+            if len(self._analyses) > GETS_WORTH_A_LIST:
+                with suppress(ModlakeError):  # each can be asked for by its id, too
+                    self._newest = {
+                        job["JobId"]: job for job in self._api.iter_media_analysis_jobs(max_pages=1)
+                    }
+        return self._newest
 
     def _find_by_name(self, analysis: Analysis, submission: Submission) -> dict[str, Any] | None:
         name = submission.request["JobName"]
@@ -339,15 +392,14 @@ class MediaAnalysisReconciler:
         analysis: Analysis,
         generation: int,
         failure: MediaAnalysisJobFailedError | MediaAnalysisJobInterruptedError,
-    ) -> None:
+    ) -> Submission:
         first = self.first_generations.get(analysis.fingerprint)
         is_final = isinstance(failure, MediaAnalysisJobFailedError)
         if first is not None and (is_final or generation - first + 1 >= TRIES):
             raise failure
         self._report(f"{analysis.name}: {failure} It is analysed again, as generation {generation + 1}.")
         self.jobs.pop(analysis.name, None)
-        following = generation + 1
-        self._submissions[analysis.name] = analysis.ledger.claim(following, analysis.request_for(following))
+        return self._claim(analysis, generation + 1)
 
     def _progress(self) -> Progress:
         done = [each for each in self._analyses if self.jobs.get(each.name, {}).get("Status") == SUCCEEDED]

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from modlake.exceptions import ModlakeTerminalError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 class ObjectNotFoundError(ModlakeTerminalError):
@@ -35,6 +38,27 @@ class ListedObject:
     def source_ref(self) -> str:
         """The image as manifests and tables name it, never URL-encoded."""
         return f"s3://{self.bucket}/{self.key}"
+
+
+@dataclass(frozen=True, slots=True)
+class ListedPage:
+    """A stretch of a listing in columns: key, size_bytes, etag (without quotes), last_modified (UTC)."""
+
+    objects: pa.Table
+    is_last: bool
+
+
+@runtime_checkable
+class PagedListing(Protocol):
+    """A store whose listings can be begun anywhere, by several at once."""
+
+    def list_page(self, bucket: str, prefix: str, *, after: str = "", limit: int = 1_000) -> ListedPage:
+        """Return the objects under a prefix that come after a key, which need not exist, in its order.
+
+        The order may be any that compares keys character by character: S3's is by their UTF-8, SeaweedFS
+        puts ``/`` before all other characters.
+        """
+        ...
 
 
 class ObjectStore(Protocol):

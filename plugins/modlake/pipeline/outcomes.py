@@ -21,6 +21,8 @@ class FailureCode(StrEnum):
     NO_ANSWER = "NO_ANSWER"
     UNACCOUNTED = "UNACCOUNTED"
     ERROR_WITHOUT_CODE = "ERROR_WITHOUT_CODE"
+    REPLACED = "REPLACED"
+    REWRITTEN = "REWRITTEN"
 
 
 # AWS documents no codes of single images. These are the names that its APIs and SDKs have for trouble that

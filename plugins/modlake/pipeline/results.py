@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import codecs
 import io
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -11,6 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.json
 
 from modlake.exceptions import ModlakeTerminalError
+from modlake.pipeline.columns import Column, are_distinct, row_numbers
 
 _LABEL = pa.struct(
     [
@@ -41,13 +44,14 @@ _LINE_SCHEMA = pa.schema(
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """A results file in columns, a row an image.
+    """A results file in columns.
 
-    ``lines`` has ``source_ref``, ``answer`` (struct as DetectModerationLabels answers, null when the line has
+    ``lines`` has a row an image: ``source_ref``, ``answer`` (its row in ``answers``, null when the line has
     none) and ``project_version``. ``bad_lines`` counts the lines that could not be read.
     """
 
     lines: pa.Table
+    answers: Column
     bad_lines: int
 
 
@@ -56,42 +60,48 @@ def read_results(body: bytes, results_uri: str) -> Results:
 
     A line repeated word for word counts once. Raises ModlakeTerminalError when two lines of one image differ.
     """
-    table, bad_lines = _parse_readable_lines(body)
-    named = table.filter(pc.is_valid(table["source-ref"]))
-    bad_lines += table.num_rows - named.num_rows
-    answer = named["detect-moderation-labels"].combine_chunks()
+    parsed, bad_lines = _parse_readable(body.removeprefix(codecs.BOM_UTF8))
+    answers = parsed["detect-moderation-labels"].combine_chunks()
     # An answer without the list says nothing of the image; clean images have an empty one.
-    is_answer = pc.is_valid(pc.struct_field(answer, "ModerationLabels"))
-    answer = pc.if_else(is_answer, answer, pa.scalar(None, answer.type))
-    lines = pa.table(
-        {
-            "source_ref": named["source-ref"],
-            "answer": answer,
-            "project_version": pc.coalesce(
-                pc.struct_field(answer, "ProjectVersion"), named["ProjectVersion"]
-            ),
-        }
+    is_answer = pc.is_valid(pc.struct_field(answers, "ModerationLabels"))
+    row: Column = pc.if_else(is_answer, row_numbers(len(answers)), pa.scalar(None, pa.int64()))
+    project_version = pc.coalesce(
+        pc.struct_field(answers, "ProjectVersion"), parsed["ProjectVersion"].combine_chunks()
     )
-    return Results(_drop_repeated(lines, results_uri), bad_lines)
+    lines = pa.table({"source_ref": parsed["source-ref"], "answer": row, "project_version": project_version})
+    if lines["source_ref"].null_count:
+        named = lines.filter(pc.is_valid(lines["source_ref"]))
+        bad_lines += lines.num_rows - named.num_rows
+        lines = named
+    return Results(_drop_repeated(lines, answers, results_uri), answers, bad_lines)
 
 
-def _parse_readable_lines(body: bytes) -> tuple[pa.Table, int]:
+def _parse_readable(body: bytes) -> tuple[pa.Table, int]:
+    if body.startswith(b"{"):
+        with suppress(pa.ArrowInvalid):
+            return _parse(body), 0
+    lines = list(filter(None, map(bytes.strip, body.split(b"\n"))))
+    objects = [line for line in lines if line.startswith(b"{")]
+    table, bad_lines = _parse_readable_lines(objects)
+    return table, bad_lines + len(lines) - len(objects)
+
+
+def _parse_readable_lines(lines: list[bytes]) -> tuple[pa.Table, int]:
     """Return what can be parsed and the number of bad lines, found by halving: most files have none."""
-    if not body.strip():
+    if not lines:
         return _LINE_SCHEMA.empty_table(), 0
-    try:
-        return _parse(body), 0
-    except pa.ArrowInvalid:
-        lines = body.strip().split(b"\n")
+    with suppress(pa.ArrowInvalid):
+        return _parse(b"\n".join(lines)), 0
     if len(lines) == 1:
         return _LINE_SCHEMA.empty_table(), 1
     middle = len(lines) // 2
-    first, bad_first = _parse_readable_lines(b"\n".join(lines[:middle]))
-    second, bad_second = _parse_readable_lines(b"\n".join(lines[middle:]))
+    first, bad_first = _parse_readable_lines(lines[:middle])
+    second, bad_second = _parse_readable_lines(lines[middle:])
     return pa.concat_tables([first, second]), bad_first + bad_second
 
 
 def _parse(body: bytes) -> pa.Table:
+    """Parse lines that start with a brace: the parser does not survive a null in the first one."""
     table = pyarrow.json.read_json(
         io.BytesIO(body),
         # One block: a line that straddles two blocks is an error to pyarrow.
@@ -104,19 +114,19 @@ def _parse(body: bytes) -> pa.Table:
     return table
 
 
-def _drop_repeated(lines: pa.Table, results_uri: str) -> pa.Table:
-    numbered = pa.table(
-        {"source_ref": lines["source_ref"], "row": pa.array(range(lines.num_rows), pa.int64())}
-    )
+def _drop_repeated(lines: pa.Table, answers: Column, results_uri: str) -> pa.Table:
+    if are_distinct(lines["source_ref"]):
+        return lines
+    numbered = pa.table({"source_ref": lines["source_ref"], "row": row_numbers(lines.num_rows)})
     by_image = numbered.group_by("source_ref", use_threads=False).aggregate(
         [("row", "min"), ("row", "count")]
     )
-    if by_image.num_rows == lines.num_rows:
-        return lines
     repeated = by_image.filter(pc.greater(by_image["row_count"], pa.scalar(1)))["source_ref"]
     versions: dict[str, set[str]] = {}
     for line in lines.filter(pc.is_in(lines["source_ref"], value_set=repeated)).to_pylist():
-        versions.setdefault(line["source_ref"], set()).add(json.dumps(line, sort_keys=True))
+        answer = None if line["answer"] is None else answers[line["answer"]].as_py()
+        said = json.dumps({**line, "answer": answer}, sort_keys=True)
+        versions.setdefault(line["source_ref"], set()).add(said)
     contradicted = sorted(source_ref for source_ref, texts in versions.items() if len(texts) > 1)
     if contradicted:
         raise ModlakeTerminalError(

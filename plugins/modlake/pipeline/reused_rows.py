@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from modlake.pipeline import landed_schemas
-from modlake.pipeline.labels import Column
+from modlake.pipeline.columns import Column
 from modlake.pipeline.outcomes import Outcome
 
 if TYPE_CHECKING:

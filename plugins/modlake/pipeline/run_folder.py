@@ -43,6 +43,10 @@ class RunFolder:
     def job_uri(self, shard: int, retry: int = 0) -> str:
         return f"{self.uri}jobs/{_shard_name(shard, retry)}.json"
 
+    def second_look_uri(self, shard: int, retry: int = 0) -> str:
+        """What had become of the images when their job had ended."""
+        return f"{self.uri}second-looks/{_shard_name(shard, retry)}.json"
+
     def results_uri(self, shard: int, retry: int = 0) -> str:
         """The prefix to ask for in OutputConfig; where results really lie, only the job tells."""
         return f"{self.uri}results/{_shard_name(shard, retry)}/"

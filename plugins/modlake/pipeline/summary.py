@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from modlake.exceptions import ModlakeTerminalError
+from modlake.pipeline.columns import Column
 from modlake.pipeline.outcomes import FailureCode
 
 
@@ -18,8 +19,8 @@ class ImageError:
     message: str | None
 
 
-def read_summary_errors(body: bytes, manifest: list[str], summary_uri: str) -> dict[str, ImageError]:
-    """Return the errors of a summary by source_ref.
+def read_summary_errors(body: bytes, images: Column, summary_uri: str) -> dict[str, ImageError]:
+    """Return the errors of a summary by source_ref; ``images`` are those of the manifest, in its order.
 
     An error names its image by ``source-ref`` or by its line in the manifest; AWS's page spells the latter
     ``line-numer``, and both spellings are read. An error that names no line of the manifest is left out: the
@@ -35,6 +36,9 @@ def read_summary_errors(body: bytes, manifest: list[str], summary_uri: str) -> d
             f"{summary_uri} is not the summary of a media analysis job ({cause}). "
             "Trigger the day with fresh=true to have it analysed again."
         ) from cause
+    if not errors:
+        return {}
+    manifest: list[str] = images.to_pylist()
     # Whether lines count from 0 or 1 is undocumented; a line 0 tells.
     first = 0 if 0 in line_numbers else 1
     asked = set(manifest)

@@ -144,32 +144,32 @@ def test_an_account_that_others_use_too_is_not_pressed_and_the_rate_is_given_bac
 class TestAdaptiveRate:
     def rate(self) -> AdaptiveRate:
         rate = AdaptiveRate(100, now=0)
-        rate.per_second = 98
+        rate.per_second = 98.5
         return rate
 
     def test_throttling_within_the_noise_changes_nothing(self) -> None:
         rate = self.rate()
         for number in range(100):
             rate.observe(throttled=number % 10 == 0, now=1 + number / 100)
-        assert rate.per_second == 98
+        assert rate.per_second == 98.5
 
     def test_beyond_it_for_two_looks_the_rate_falls_to_what_was_admitted(self) -> None:
         rate = self.rate()
         for number in range(50):
             rate.observe(throttled=number % 5 < 2, now=number / 49)
-        assert rate.per_second == 98
+        assert rate.per_second == 98.5
         for number in range(50):
             rate.observe(throttled=number % 5 < 2, now=1 + number / 49)
-        assert rate.per_second == pytest.approx(98 * 0.6)
+        assert rate.per_second == pytest.approx(98.5 * 0.6)
 
     def test_it_is_halved_at_most_and_has_a_floor(self) -> None:
         rate = self.rate()
         for number in range(100):
             rate.observe(throttled=True, now=number / 49)
-        assert rate.per_second == pytest.approx(98 / 2)
+        assert rate.per_second == pytest.approx(98.5 / 2)
         for number in range(1000):
             rate.observe(throttled=True, now=2 + number)
-        assert rate.per_second == pytest.approx(98 * 0.05)
+        assert rate.per_second == pytest.approx(98.5 * 0.05)
 
     def test_a_slow_account_is_looked_at_every_few_seconds(self) -> None:
         rate = AdaptiveRate(1, now=0)

@@ -67,7 +67,7 @@ class World:
             analyses_of(
                 process,
                 plan,
-                [shard.shard for shard in plan.shards],
+                plan.shards,
                 Attempt(f"attempt-{self.attempts}", loop.now),
             ),
             requests_per_second=requests_per_second,

@@ -6,9 +6,10 @@ import asyncio
 from collections import deque
 
 # Calls arrive less evenly than they are sent, and a quota counts them where they arrive.
-HEADROOM = 0.98
+HEADROOM = 0.985
 START_SHARE = 0.5
 FLOOR_SHARE = 0.05
+RAMP_SHARE_PER_SECOND = 0.15
 GROWTH_SHARE_PER_SECOND = 0.075
 LARGEST_CUT = 0.5
 
@@ -17,6 +18,7 @@ TOLERATED_SHARE = 0.2
 SHORTEST_LOOK_SECONDS = 1.0
 LONGEST_LOOK_SECONDS = 5.0
 ENOUGH_ANSWERS = 40
+REMEMBERED_ANSWERS = 200  # a bunch of calls that arrive together is no sign of a rate that is too high
 
 CATCH_UP_SECONDS = 1.0
 ARRIVAL_SECONDS = 0.01  # that much closer than they were sent may calls arrive
@@ -25,7 +27,8 @@ ARRIVAL_SECONDS = 0.01  # that much closer than they were sent may calls arrive
 class AdaptiveRate:
     """Additive increase, multiplicative decrease of a rate in calls per second, never above the quota.
 
-    It begins at half of the quota and grows by 7.5 % of it a second. When more than 20 % of the calls were
+    It begins at half of the quota and grows by 15 % of it a second, by 7.5 % once it has been too high: then
+    others use the quota as well, and are not to be pressed. When more than 20 % of the calls were
     throttled in two looks on end, the rate falls to what was admitted, by half at most; one bad look may come
     of a hiccup, after which calls arrive in a bunch.
     """
@@ -39,6 +42,7 @@ class AdaptiveRate:
         self._throttled = 0
         self._recent_share = 0.0
         self._last_was_bad = False
+        self._growth = self._highest * RAMP_SHARE_PER_SECOND
 
     @property
     def is_too_high(self) -> bool:
@@ -49,7 +53,7 @@ class AdaptiveRate:
         """Take note of a call's answer at ``now``, in seconds of any monotonic clock."""
         self._answered += 1
         self._throttled += throttled
-        self._recent_share += (throttled - self._recent_share) / ENOUGH_ANSWERS
+        self._recent_share += (throttled - self._recent_share) / REMEMBERED_ANSWERS
         elapsed = now - self._looked_at
         if elapsed >= LONGEST_LOOK_SECONDS or (
             elapsed >= SHORTEST_LOOK_SECONDS and self._answered >= ENOUGH_ANSWERS
@@ -61,9 +65,10 @@ class AdaptiveRate:
         share = self._throttled / self._answered
         was_bad, self._last_was_bad = self._last_was_bad, share > TOLERATED_SHARE
         if not self._last_was_bad:
-            growth = self._highest * GROWTH_SHARE_PER_SECOND * min(elapsed, LONGEST_LOOK_SECONDS)
+            growth = self._growth * min(elapsed, LONGEST_LOOK_SECONDS)
             self.per_second = min(self._highest, self.per_second + growth)
         elif was_bad:
+            self._growth = self._highest * GROWTH_SHARE_PER_SECOND
             cut = self.per_second * max(LARGEST_CUT, 1 - share)
             self.per_second = max(cut, self._highest * FLOOR_SHARE)
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from modlake.exceptions import ModlakeTerminalError
-from modlake.pipeline.manifests import read_manifest
+from modlake.pipeline.engines import Engine
 from modlake.pipeline.object_store import ObjectStore
+from modlake.pipeline.outcomes import is_worth_a_retry
 from modlake.pipeline.plan import Plan, Shard
 from modlake.pipeline.s3_uri import split_s3_uri
 from modlake.pipeline.submissions import fingerprint, start_request
@@ -17,7 +18,7 @@ from modlake.pipeline.synchronous.checkpoint import Answers, CheckpointFolder, C
 from modlake.pipeline.synchronous.lease import Lease
 from modlake.pipeline.synchronous.result_lines import ImageFailure, join_lines, manifest_summary
 
-ENGINE = "sync"
+ENGINE = Engine.SYNC.value
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,8 @@ class ShardAnalysis:
 
     It is opened, asked for what is ``pending``, told the answers, saved now and then, and completed: then the
     run folder holds results, manifest summary and ``jobs/<shard>.json`` as of a bulk job that SUCCEEDED.
-    ``outstanding`` counts the pending images that no part tells of yet.
+    ``outstanding`` counts the pending images that no part tells of yet. Once complete,
+    ``may_gain_from_a_retry`` tells whether images lack an answer that asking again could bring.
     """
 
     def __init__(self, store: ObjectStore, plan: Plan, shard: Shard, attempt: Attempt) -> None:
@@ -41,18 +43,20 @@ class ShardAnalysis:
         self._plan = plan
         self._shard = shard
         self._attempt = attempt
-        self._fingerprint = fingerprint(shard.images_sha256, plan.parameters)
+        self._fingerprint = fingerprint(shard.images_sha256, plan.parameters, shard.retry)
         self._folder = CheckpointFolder(store, plan.folder.work_uri, self._fingerprint)
         self._previous: Completion | None = None
         self._unsaved = Answers()
         self._parts_written = 0
         self._lease: Lease | None = None
+        self.may_gain_from_a_retry = False
         self.pending: list[tuple[int, str]] = []
         self.outstanding = 0
 
     @property
     def name(self) -> str:
-        return f"shard {self._shard.shard:05d}"
+        tried = f", retry {self._shard.retry}" if self._shard.retry else ""
+        return f"shard {self._shard.shard:05d}{tried}"
 
     @property
     def image_count(self) -> int:
@@ -65,6 +69,9 @@ class ShardAnalysis:
 
     def open(self) -> bool:
         """Find out what is pending; False when another attempt is judging this manifest."""
+        # Stands on pyarrow, and operators import this module for its shapes.
+        from modlake.pipeline.manifests import read_manifest
+
         contents = self._folder.list()
         if _is_unfinished(contents):
             lease = Lease(self._store, self._folder.terms_uri, self._attempt.holder, self._attempt.now)
@@ -109,6 +116,9 @@ class ShardAnalysis:
         """Write what a bulk job would leave: the same again whenever nothing new was learnt."""
         completion, answers = self._conclude()
         self._write_run_files(completion, answers)
+        self.may_gain_from_a_retry = any(
+            is_worth_a_retry(failure.code) for failure in answers.failures.values() if not failure.is_final
+        )
         self.release()
 
     def require_lease(self) -> None:
@@ -161,11 +171,11 @@ class ShardAnalysis:
             )
 
     def _write_run_files(self, completion: Completion, answers: Answers) -> None:
-        number = self._shard.shard
+        number, retry = self._shard.shard, self._shard.retry
         request = start_request(self._plan, self._shard, self._fingerprint, completion.generation)
         job_id = f"{ENGINE}-{self._fingerprint[:16]}-g{completion.generation}"
-        results_uri = f"{self._plan.folder.results_uri(number)}{job_id}/results.jsonl"
-        summary_uri = f"{self._plan.folder.results_uri(number)}{job_id}/manifest-summary.json"
+        folder_uri = f"{self._plan.folder.results_uri(number, retry)}{job_id}/"
+        results_uri, summary_uri = f"{folder_uri}results.jsonl", f"{folder_uri}manifest-summary.json"
         self._store.write(results_uri, join_lines(result for _, result in sorted(answers.results.items())))
         self._store.write(summary_uri, manifest_summary(self.image_count, answers.failures))
         job = {
@@ -182,6 +192,7 @@ class ShardAnalysis:
         }
         record = {
             "shard": number,
+            "retry": retry,
             "engine": ENGINE,
             "fingerprint": self._fingerprint,
             "generation": completion.generation,
@@ -189,13 +200,13 @@ class ShardAnalysis:
             "job_id": job_id,
             "job": job,
         }
-        self._store.write(self._plan.folder.job_uri(number), json.dumps(record, indent=1).encode())
+        self._store.write(self._plan.folder.job_uri(number, retry), json.dumps(record, indent=1).encode())
 
 
 def analyses_of(
-    store: ObjectStore, plan: Plan, shards: Iterable[int], attempt: Attempt
+    store: ObjectStore, plan: Plan, shards: Iterable[Shard], attempt: Attempt
 ) -> list[ShardAnalysis]:
-    """Return the analyses of a plan's shards.
+    """Return the analyses of a plan's shards, or of retries of some of their images.
 
     Raises ModlakeTerminalError when the plan asks for a KMS key: that is a member of bulk jobs alone.
     """
@@ -204,8 +215,7 @@ def analyses_of(
             f"The plan of {plan.day} has a kms_key_id, which only bulk jobs take. Set the key as the default "
             "encryption of the work bucket, and plan the day without it."
         )
-    by_number = {shard.shard: shard for shard in plan.shards}
-    return [ShardAnalysis(store, plan, by_number[number], attempt) for number in shards]
+    return [ShardAnalysis(store, plan, shard, attempt) for shard in shards]
 
 
 def _is_unfinished(contents: Contents) -> bool:

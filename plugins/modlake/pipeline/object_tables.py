@@ -1,0 +1,133 @@
+"""A day's objects told by tables instead of a listing: an S3 Inventory report, or files of somebody upstream.
+
+Tables come in any order, a listing by key: so rows are sorted on the worker's disk, part by part. Then the
+same objects give the same manifests, whoever tells of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from modlake.exceptions import ModlakeTerminalError
+from modlake.pipeline.columns import Column
+from modlake.pipeline.listing import Stretch
+from modlake.pipeline.object_store import ObjectStore
+from modlake.pipeline.parquet import decode_parquet
+from modlake.pipeline.s3_uri import as_folder_uri, split_s3_uri
+from modlake.pipeline.scratch import TableScratch
+
+ROWS_PER_SORT = 500_000
+"""About as many are in memory at once, some 60 MB."""
+
+_COLUMNS: list[tuple[str, pa.DataType]] = [
+    ("key", pa.string()),
+    ("size_bytes", pa.int64()),
+    ("etag", pa.string()),
+    ("last_modified", pa.timestamp("us", tz="UTC")),
+]
+OBJECTS = pa.schema(_COLUMNS)
+_SAMPLED = 1_000
+
+
+def list_tables(tables: Iterable[pa.Table], source_uri: str, told_by: str) -> Iterator[Stretch]:
+    """Yield the objects below ``source_uri`` that tables tell of, by key.
+
+    Tables have the columns of ``OBJECTS`` and ``bucket``. ``told_by`` names them in errors. Raises
+    ModlakeTerminalError when they tell of an object twice, or not all of it.
+    """
+    bucket, prefix = split_s3_uri(as_folder_uri(source_uri))
+    unsorted, samples, rows = TableScratch(OBJECTS), list[str](), 0
+    for number, table in enumerate(tables):
+        is_ours: Column = pc.and_(
+            pc.equal(table["bucket"], pa.scalar(bucket)), pc.starts_with(table["key"], prefix)
+        )
+        ours = table.filter(is_ours).select(OBJECTS.names).combine_chunks()
+        _require_whole(ours, told_by)
+        unsorted.add((number,), ours)
+        samples += map(
+            str, ours["key"].take(pa.array(range(0, ours.num_rows, _SAMPLED), pa.int64())).to_pylist()
+        )
+        rows += ours.num_rows
+    samples.sort()
+    parts = -(-rows // ROWS_PER_SORT)
+    bounds = [samples[len(samples) * part // parts] for part in range(1, parts)]
+    previous: str | None = None
+    for part, found in enumerate(_partition(unsorted, bounds)):
+        ordered = found.sort_by("key").combine_chunks()
+        previous = _require_distinct(ordered["key"], previous, told_by)
+        yield Stretch((part,), ordered)
+
+
+def as_objects(table: pa.Table) -> pa.Table:
+    """Return ``bucket`` and the columns of ``OBJECTS``, in their types."""
+    columns: dict[str, Column] = {"bucket": table["bucket"].cast(pa.string())}
+    for field in OBJECTS:
+        columns[field.name] = table[field.name].cast(field.type)
+    return pa.table(columns)
+
+
+def read_object_files(store: ObjectStore, uri: str) -> Iterator[pa.Table]:
+    """Yield the objects that a Parquet file tells of, or all those below a prefix, file by file.
+
+    Columns: bucket, key, size or size_bytes, etag, last_modified. Raises ModlakeTerminalError when one is
+    missing.
+    """
+    uris = [uri]
+    if uri.endswith("/"):
+        pages = store.list_objects(*split_s3_uri(uri))
+        uris = [each.source_ref for page in pages for each in page if each.key.endswith(".parquet")]
+    for each in uris:
+        table = decode_parquet(store.read(each))
+        if "size" in table.column_names and "size_bytes" not in table.column_names:
+            table = table.rename_columns({"size": "size_bytes"})
+        if missing := sorted({"bucket", *OBJECTS.names} - set(table.column_names)):
+            raise ModlakeTerminalError(
+                f"{each} has no column {', '.join(missing)}: whoever writes it must add it."
+            )
+        etag: Column = pc.utf8_trim(table["etag"].cast(pa.string()), characters='"')
+        yield as_objects(table.set_column(table.schema.get_field_index("etag"), "etag", etag))
+
+
+def _partition(unsorted: TableScratch, bounds: list[str]) -> Iterator[pa.Table]:
+    """Yield the rows up to each bound, and then those after the last one."""
+    partitions = [TableScratch(OBJECTS) for _ in range(len(bounds) + 1)]
+    for number, table in enumerate(unsorted.parts(ROWS_PER_SORT)):
+        rest = table.sort_by("key")
+        for partition, bound in zip(partitions, bounds, strict=False):
+            is_within: Column = pc.less(rest["key"], pa.scalar(bound))
+            count = pc.sum(is_within).as_py() or 0
+            partition.add((number,), rest.slice(0, count))
+            rest = rest.slice(count)
+        partitions[-1].add((number,), rest)
+    unsorted.close()
+    for partition in partitions:
+        yield pa.concat_tables([OBJECTS.empty_table(), *partition.parts(ROWS_PER_SORT)])
+        partition.close()
+
+
+def _require_whole(objects: pa.Table, told_by: str) -> None:
+    missing = [name for name in objects.column_names if objects[name].null_count]
+    if missing:
+        raise ModlakeTerminalError(
+            f"{told_by} has rows without {', '.join(missing)}: Modlake needs them to know an object again. "
+            "Have them filled, or let the day be listed."
+        )
+
+
+def _require_distinct(
+    keys: pa.ChunkedArray[pa.StringScalar], previous: str | None, told_by: str
+) -> str | None:
+    if not len(keys):
+        return previous
+    chunk = keys.combine_chunks()
+    repeated: Column = chunk[1:].filter(pc.equal(chunk[1:], chunk[:-1]))
+    if len(repeated) or str(chunk[0]) == previous:
+        twice = str(repeated[0]) if len(repeated) else previous
+        raise ModlakeTerminalError(
+            f"{told_by} tells of {twice!r} more than once: an image must have one row. "
+            "Remove the others, or let the day be listed."
+        )
+    return str(chunk[-1])
