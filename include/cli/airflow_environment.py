@@ -13,7 +13,7 @@ from cli.credentials import ADMIN, Credentials, passwords_file
 from cli.lake_environment import lake_environment
 from cli.postgres import Postgres
 from cli.processes import free_port
-from cli.settings import CHECKOUT, Settings
+from cli.settings import CHECKOUT, POLICIES, Settings
 from localcloud.settings import CloudSettings
 
 POOLS = CHECKOUT / "include" / "airflow" / "pools.json"
@@ -96,6 +96,14 @@ def variables() -> dict[str, str]:
         "modlake_work_uri": "s3://modlake-work/",
         "modlake_allowed_ugc_uris": json.dumps(["s3://modlake-ugc/uploads/"]),
         "modlake_price_per_image_usd": "0.001",
+        "modlake_policies_uri": str(POLICIES),
+        "modlake_action_targets": json.dumps(
+            {
+                "tag": {"key": "moderation"},
+                "quarantine": {"uri": "s3://modlake-quarantine/"},
+                "review_queue": {"uri": "s3://modlake-work/review/"},
+            }
+        ),
     }
 
 

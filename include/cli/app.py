@@ -14,8 +14,11 @@ from rich.markup import escape
 
 from cli.console import Steps, err, out
 from cli.errors import Commands
+from cli.policy import policy_app
 from cli.rows import Format, write
 from cli.settings import Settings, yesterday
+from cli.undo import undo
+from cli.why import why
 from localcloud import cloud
 from localcloud.settings import CloudSettings
 from modlake.exceptions import ModlakeTerminalError
@@ -32,6 +35,12 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
+)
+app.add_typer(
+    policy_app,
+    name="policy",
+    help="The moderation policies: check them, and try them on stored labels.",
+    epilog="Example: ./modlake policy check",
 )
 cloud_app = typer.Typer(no_args_is_help=True)
 app.add_typer(
@@ -186,6 +195,24 @@ def query(
     write(rows, output_format, out)
     if out.is_terminal:
         err.print(f"[dim]rows: {len(rows.rows)}[/]")
+
+
+app.command(epilog="Example: ./modlake why s3://modlake-ugc/uploads/2026-11-21/a.jpg")(why)
+app.command(epilog="Example: ./modlake undo --day 2026-11-21 --rule nudity --reason 'appeals' --dry-run")(
+    undo
+)
+
+
+@app.command(epilog="Example: ./modlake bench listing --size 1000000")
+def bench(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="All, by default.")] = None,
+    size: Annotated[int | None, typer.Option(min=1, help="Images of the day.")] = None,
+    smoke: Annotated[bool, typer.Option("--smoke", help="Tiny: whether all ways do the same.")] = False,
+) -> None:
+    """Measure Modlake against what people use; table, JSON and plot of each bench go to .modlake/bench/."""
+    from cli.bench import bench as run_benches
+
+    raise typer.Exit(run_benches(Settings.from_environment(), names or [], size, smoke=smoke))
 
 
 @app.command(epilog="Example: ./modlake soak --minutes 30")

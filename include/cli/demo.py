@@ -7,6 +7,8 @@ from datetime import date
 from cli import airflow_processes, environment
 from cli.console import Step, Steps, out
 from cli.day_run import run_here, run_on_server
+from cli.lake_catalog import open_lake_catalog
+from cli.policy_apply import decide, policies, summary
 from cli.query import open_lake
 from cli.report import read_report, show
 from cli.seed import s3_client, seed_day
@@ -28,6 +30,10 @@ def demo(settings: Settings, cloud_settings: CloudSettings, day: date, images: i
             )
         with steps.step("Moderation") as step:
             step.result = _moderate(settings, day, variables, step)
+        with steps.step("Decisions") as step:
+            # Only decided: to act on them is for enforce_policy, in an Airflow where a person can be asked.
+            results = decide(open_lake_catalog(cloud_settings), [day], policies(), step)
+            step.result = summary(results)
     with open_lake(settings, cloud_settings) as lake:
         show(read_report(lake, day), out)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,9 +11,8 @@ from urllib.parse import urlsplit
 import duckdb
 from duckdb_extensions import import_extension
 
-from cli.lake_environment import PREFIX, lake_environment
+from cli.lake_catalog import open_lake_catalog
 from cli.settings import Settings
-from localcloud import cloud
 from localcloud.settings import CloudSettings
 from modlake.exceptions import ModlakeTerminalError
 
@@ -78,16 +76,7 @@ class Lake:
 @contextmanager
 def open_lake(settings: Settings, cloud_settings: CloudSettings) -> Iterator[Lake]:
     """Opens the catalog that pyiceberg's variables name, by default the one of this state directory."""
-    configuration = lake_environment(cloud_settings, os.environ)
-    is_local = configuration.get(PREFIX + "S3__ENDPOINT") == cloud_settings.s3_endpoint
-    if is_local and cloud.status(cloud_settings).s3.state != "running":
-        raise ModlakeTerminalError(
-            "The local cloud, which holds the tables, is not running: start it with ./modlake cloud start."
-        )
-    os.environ.update(configuration)  # pyiceberg reads it when it is imported
-    from modlake.lake.catalog import open_catalog
-
-    catalog = open_catalog()
+    catalog = open_lake_catalog(cloud_settings)
     locations = _locations(catalog)
     with _duckdb(settings) as connection:
         _give_access(connection, catalog.properties)

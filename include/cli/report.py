@@ -42,6 +42,12 @@ SELECT job_name AS job, engine, status, image_count AS images, judged_count AS j
 FROM jobs WHERE day = $day
 ORDER BY shard"""
 
+VERDICTS = """
+SELECT policy, mode, verdict, rule, count(*) AS images
+FROM decisions WHERE day = $day
+GROUP BY policy, mode, verdict, rule
+ORDER BY mode, policy, verdict <> 'block', verdict <> 'review', images DESC, rule"""
+
 EXAMPLE = "SELECT l1, label, count(*) AS images FROM labels WHERE confidence >= 90 GROUP BY ALL ORDER BY ALL"
 
 
@@ -53,6 +59,7 @@ class Report:
     outcomes: Rows
     labels: Rows
     content_types: Rows
+    verdicts: Rows
     jobs: Rows
     locations: dict[str, str]
 
@@ -64,6 +71,7 @@ def read_report(lake: Lake, day: date) -> Report:
         outcomes=lake.query(OUTCOMES, day=day),
         labels=lake.query(LABELS, day=day),
         content_types=lake.query(CONTENT_TYPES, day=day),
+        verdicts=lake.query(VERDICTS, day=day),
         jobs=lake.query(JOBS, day=day),
         locations=lake.locations,
     )
@@ -77,6 +85,7 @@ def show(report: Report, console: Console) -> None:
         ("Outcomes", report.outcomes),
         ("Labels", report.labels),
         ("Content types", report.content_types),
+        ("Verdicts", report.verdicts),
         ("Jobs", report.jobs),
     ):
         console.print(f"\n[bold]{title}[/]" + ("" if rows.rows else ": none"))
@@ -86,5 +95,5 @@ def show(report: Report, console: Console) -> None:
     console.print(f"\nEstimated cost on AWS: {cost:.3f} USD (here nothing is paid: the cloud is local)")
     console.print("\n[bold]Tables[/]")
     for name, location in sorted(report.locations.items()):
-        console.print(f"{name:<8} {location}", markup=False)
+        console.print(f"{name:<12} {location}", markup=False)
     console.print(f'\nGo on with:\n  ./modlake query "{EXAMPLE}"', markup=False)

@@ -11,6 +11,7 @@ from pathlib import Path
 from modlake.exceptions import ModlakeTerminalError
 
 CHECKOUT = Path(__file__).resolve().parents[2]
+POLICIES = CHECKOUT / "include" / "policies"
 DAG_ID = "moderate_images"
 
 # Airflow's four components and the local cloud share the machine with the tasks.

@@ -67,6 +67,8 @@ def show(result: Soak, console: Console) -> None:
         for name, count in report[group].items():
             table.add_row(f"{'task ended as ' if group == 'endings' else ''}{name}", f"{count:,}")
     console.print(table)
+    for violation in report["violations"]:
+        console.print(violation, style="red", markup=False)
     console.print(f"report {result.report_file}", markup=False)
     if not result.held:
         console.print(

@@ -16,6 +16,7 @@ from cli.app import app
 CHECKOUT = Path(__file__).parents[2]
 COMMANDS = (
     "demo", "test", "up", "down", "status", "doctor", "seed", "backfill", "query", "soak",
+    "why", "undo", "policy", "policy check", "policy backtest", "policy apply", "policy schema",
     "cloud", "cloud start", "cloud stop", "cloud status", "cloud env",
 )  # fmt: skip
 

@@ -23,6 +23,9 @@ def _report(**changes: Rows) -> Report:
             ["level", "label", "images", "lowest", "mean", "highest"], [(1, "Violence", 3, 54.2, 58.6, 63.9)]
         ),
         "content_types": Rows(["content_type", "images", "mean_confidence"], [("Animated", 5, 94.8)]),
+        "verdicts": Rows(
+            ["policy", "mode", "verdict", "rule", "images"], [("default", "live", "block", "explicit", 4)]
+        ),
         "jobs": Rows(
             JOB_COLUMNS,
             [
@@ -48,7 +51,8 @@ def test_report_shows_every_part() -> None:
     assert "1\tViolence\t3\t54.2\t58.6\t63.9" in lines
     assert "Animated\t5\t94.8" in lines
     assert "one\tbulk\tSUCCEEDED\t30\t30\t0\t1.2\t0.03" in lines
-    assert "images   s3://lake/[v1].metadata.json" in lines
+    assert "default\tlive\tblock\texplicit\t4" in lines
+    assert "images       s3://lake/[v1].metadata.json" in lines
 
 
 @pytest.mark.parametrize("word", ["0.030 USD", './modlake query "SELECT'])

@@ -26,6 +26,7 @@ REPORT: dict[str, Any] = {
     "duplicates": 0,
     "losses": 0,
     "untyped_errors": 0,
+    "violations": ["2020-01-02 (seed 8): paid twice: [image]"],
     "seeds": [7, 8],
 }
 
@@ -45,8 +46,10 @@ def test_the_table_counts_everything() -> None:
     assert "did not hold" not in text
 
 
-def test_what_did_not_hold_can_be_repeated() -> None:
-    assert "./modlake soak --minutes 1 --seed 8" in shown(held=False)
+def test_what_did_not_hold_is_told_and_can_be_repeated() -> None:
+    text = shown(held=False)
+    assert "2020-01-02 (seed 8): paid twice: [image]" in text
+    assert "./modlake soak --minutes 1 --seed 8" in text
 
 
 def test_a_soak_that_never_began_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,8 @@ from airflow.sdk.exceptions import ParamValidationError
 from airflow.serialization.encoders import coerce_to_core_timetable
 from airflow.serialization.serialized_objects import DagSerialization
 
+from cli.airflow_environment import pools
+
 CHECKOUT = Path(__file__).resolve().parents[2]
 DAGS = CHECKOUT / "dags"
 
@@ -74,7 +76,7 @@ def dag() -> DAG:
 
 def test_every_dag_is_found_and_none_fails_to_import(parsed: dict[str, Any]) -> None:
     assert parsed["errors"] == {}
-    assert parsed["dags"] == ["maintain_lake", "moderate_images"]
+    assert parsed["dags"] == ["enforce_policy", "maintain_lake", "moderate_images"]
 
 
 def test_parsing_takes_less_than_a_second(parsed: dict[str, Any]) -> None:
@@ -126,6 +128,8 @@ def test_the_form_explains_every_param(dag: DAG) -> None:
         "max_cost_usd",
         "fresh",
         "reuse",
+        "engine",
+        "deadline_minutes",
         "image_retries",
         "allow_incomplete",
     }
@@ -145,6 +149,8 @@ def test_the_form_explains_every_param(dag: DAG) -> None:
         {"max_cost_usd": -1},
         {"fresh": "sometimes"},
         {"reuse": "always"},
+        {"engine": "fast"},
+        {"deadline_minutes": 0},
         {"image_retries": -1},
         {"image_retries": 0.5},
         {"allow_incomplete": 1.5},
@@ -164,6 +170,8 @@ def test_the_form_may_stay_as_it_is(dag: DAG) -> None:
         "max_cost_usd": None,
         "fresh": False,
         "reuse": "object",
+        "engine": "auto",
+        "deadline_minutes": None,
         "image_retries": 1,
         "allow_incomplete": 0,
     }
@@ -182,9 +190,10 @@ def test_each_night_is_of_the_day_before(dag: DAG) -> None:
 
 
 def test_the_steps_follow_each_other(dag: DAG) -> None:
-    order = ["wait_for_day", "plan", "shards.analyse", "shards.land", "audit", "publish"]
-    assert [task.task_id for task in dag.topological_sort()] == order
-    for earlier, later in pairwise(order):
+    by_bulk = ["wait_for_day", "plan", "shards.analyse", "shards.land", "audit", "publish"]
+    by_single_calls = ["plan", "single_call_groups", "single_calls.analyse", "single_calls.land", "audit"]
+    assert {task.task_id for task in dag.tasks} == {*by_bulk, *by_single_calls}
+    for earlier, later in [*pairwise(by_bulk), *pairwise(by_single_calls)]:
         assert later in dag.get_task(earlier).downstream_task_ids
 
 
@@ -199,14 +208,19 @@ def test_every_task_is_retried_with_growing_delays(dag: DAG) -> None:
 
 def test_mapped_tasks_have_readable_names(dag: DAG) -> None:
     mapped = [task for task in dag.tasks if task.get_closest_mapped_task_group() is not None]
-    assert [task.task_id for task in mapped] == ["shards.analyse", "shards.land"]
+    assert {task.task_id for task in mapped} == {
+        f"{group}.{step}" for group in ("shards", "single_calls") for step in ("analyse", "land")
+    }
     assert all(task.map_index_template for task in mapped)
 
 
 def test_pools_hold_the_quota(dag: DAG) -> None:
     analyse, plan = dag.get_task("shards.analyse"), dag.get_task("plan")
     assert analyse.pool == "rekognition_media_analysis_jobs"
-    assert analyse.pool_slots == plan.shards_per_group  # type: ignore[attr-defined]
+    assert analyse.pool_slots == analyse.jobs_at_once == plan.jobs_at_once  # type: ignore[attr-defined]
+    quota = pools()["rekognition_media_analysis_jobs"]["slots"]
+    assert plan.jobs_at_once * plan.groups_at_once == quota  # type: ignore[attr-defined]
+    assert dag.get_task("single_calls.analyse").pool == "rekognition_detect_moderation_labels"
     assert dag.get_task("publish").pool == "modlake_publish"
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.faults import CORRUPT, PICTURES, DagRun, World, world
+from tests.support.faults import CONTENTS, JUDGEABLE, DagRun, World, world
 from tests.support.faults_oracle import Bill, Lake, expected, jobs_alive_together
 
 
@@ -20,10 +20,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--soak-report", type=Path)
     parser.addoption("--faults-seed", type=int)
     parser.addoption("--kill-airflow", action="store_true")
-
-
-JUDGEABLE = {f"{number:02d} +%.png": body for number, (body, _) in enumerate(PICTURES[:10])}
-CONTENTS = {**JUDGEABLE, "corrupt.jpg": CORRUPT, "empty.jpg": b"", "wave.gif": b"GIF89a"}
 
 
 @dataclass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from datetime import timedelta
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from localcloud.faults.plan import FAILURE_CODES
 from tests.faults.conftest import Scene
+from tests.support.faults import wait_for
 from tests.support.faults_oracle import Bill
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
@@ -90,6 +92,33 @@ def test_a_token_that_has_expired_pays_nothing_twice(scene: Scene) -> None:
     run = scene.new_run()
     run.killed_at("analyse[0]", operation="StartMediaAnalysisJob", after_effect=True)
     scene.world.misbehave(tokens={"lifetime_seconds": 0})
+    assert run.proceed().ending == "success"
+    scene.assert_as_undisturbed(run.day)
+
+
+def test_a_token_that_expires_after_lost_replies_pays_nothing_twice(scene: Scene) -> None:
+    """The try goes on by itself: it looks for the job before it starts one again."""
+    run = scene.new_run()
+    assert run.proceed(until="analyse[0]").ending == "success"
+    seen = len(scene.world.ledger.recorded())
+    scene.world.misbehave(calls=[{"operation": "StartMediaAnalysisJob", "cut": "reply", "times": 3}])
+    attempt = run.start()
+    wait_for(lambda: len(scene.world.ledger.recorded()) >= seen + 3)  # all tries of one call
+    scene.world.misbehave(tokens={"lifetime_seconds": 0})
+    assert run.finish(attempt).ending == "success"
+    assert run.proceed().ending == "success"
+    scene.assert_as_undisturbed(run.day)
+
+
+def test_a_start_under_way_that_outlives_its_worker_pays_nothing_twice(scene: Scene) -> None:
+    """No search finds its job yet, so another is started; what arrives late is what the token is for."""
+    run = scene.new_run()
+    run.killed_at("analyse[0]", operation="StartMediaAnalysisJob", delay_seconds=4, detached=True)
+    arrives = time.monotonic() + 4
+    scene.world.misbehave(tokens={"lifetime_seconds": 20})
+    assert run.proceed(until="land[0]").ending == "success"
+    assert time.monotonic() < arrives
+    time.sleep(arrives + 0.5 - time.monotonic())
     assert run.proceed().ending == "success"
     scene.assert_as_undisturbed(run.day)
 

@@ -41,6 +41,9 @@ BODIES = [body for body, _ in PICTURES[:12]] + [CORRUPT, b""]
 
 QUICK_SEED = 20261121
 HOLD_SECONDS = 30.0
+# Longer than a call can be under way here, with the retries and delays of all that it passes: see
+# docs/reliability.md, "What this rests on".
+TOKEN_SECONDS = 20.0
 KILL_AFTER = st.sampled_from([None, 0.05, 0.15, 0.3, 0.6, 1.0])
 REKOGNITION_ERRORS = (
     "ThrottlingException",
@@ -105,7 +108,10 @@ def call_rules(draw: st.DrawFn) -> dict[str, Any]:
 JOB_RULES = st.sampled_from(
     [{"fail": code} for code in ("INTERNAL_ERROR", "THROTTLED", "RESOURCE_NOT_READY", "ACCESS_DENIED")]
     + [{"results": kind} for kind in ("missing", "doubled", "truncated", "unanswered", "unknown-keys")]
-    + [{"results": kind} for kind in ("crlf", "bom", "foreign", "contradicting", "unknown-labels")]
+    + [
+        {"results": kind}
+        for kind in ("crlf", "bom", "foreign", "contradicting", "unknown-labels", "other-model")
+    ]
     + [{"summary": spelling} for spelling in ("line-number", "without-source-ref")]
     + [{"seconds": 1.0}]
 )
@@ -114,7 +120,7 @@ FAULT_PLANS = st.fixed_dictionaries(
         "seed": st.integers(0, 999),
         "calls": st.lists(call_rules(), min_size=1, max_size=4),
         "jobs": st.lists(st.builds(lambda rule: rule | {"probability": 0.4}, JOB_RULES), max_size=2),
-        "tokens": st.sampled_from([{}, {"after_failed": "new"}, {"lifetime_seconds": 0.5}]),
+        "tokens": st.sampled_from([{}, {"after_failed": "new"}, {"lifetime_seconds": TOKEN_SECONDS}]),
     }
 )
 
@@ -267,13 +273,12 @@ class Moderation(RuleBasedStateMachine):
         """In peace the day comes out as if nothing had ever happened."""
         self.world.behave()
         self.world.heal()
-        run = self.new_run()
-        ended = run.proceed()
-        if ended.ending == "terminal":
-            # Results that nobody can believe stay so: the message says that only a fresh analysis helps.
-            self.must("fresh=true" in ended.error, ended.error)
-            run = self.new_run(fresh=True)
-            ended = run.proceed()
+        ended = self.new_run().proceed()
+        if ended.ending == "terminal" and "image_retries=" in ended.error:
+            # Jobs of the bad times left images without an answer, and are not asked again by themselves.
+            ended = self.new_run(image_retries=9).proceed()
+        elif ended.ending == "terminal" and "fresh=true" in ended.error:
+            ended = self.new_run(fresh=True).proceed()
         self.must(ended.ending == "success", f"{ended.ending} in peace: {ended.error}")
         outcomes = self.lake.outcomes(self.day)
         wanted = expected(self.day, self.contents)
@@ -299,9 +304,9 @@ class Moderation(RuleBasedStateMachine):
         """Whether a call is held, or has been: the kill comes a little late after a shorter delay."""
         return any(kind.endswith("delay") for _, kind, _ in self.world.ledger.recorded(after))
 
-    def new_run(self, *, fresh: bool = False) -> DagRun:
+    def new_run(self, *, fresh: bool = False, **arguments: Any) -> DagRun:
         self.report.runs += 1
-        return DagRun(self.world, self.day, f"run-{self.report.runs}", fresh=fresh)
+        return DagRun(self.world, self.day, f"run-{self.report.runs}", fresh=fresh, arguments=arguments)
 
     def next_task(self) -> str:
         if self.run.next_task() is None:

@@ -51,7 +51,7 @@ def test_report_shows_the_whole_day(demos: Demos) -> None:
     report = demos.reports[0]
 
     assert f"{DAY}: {IMAGES} images" in report
-    for title in ("Outcomes", "Labels", "Content types", "Jobs", "Tables"):
+    for title in ("Outcomes", "Labels", "Content types", "Verdicts", "Jobs", "Tables"):
         assert f"\n{title}\n" in report
     assert "./modlake query" in report
 
@@ -62,6 +62,14 @@ def test_every_image_has_one_outcome(demos: Demos) -> None:
     )
 
     assert counts == {"images": IMAGES, "keys": IMAGES}
+
+
+def test_every_image_has_a_verdict_of_the_live_policy(demos: Demos) -> None:
+    (counts,) = demos.checkout.query(
+        "SELECT count(*) AS images, count(DISTINCT verdict) AS verdicts FROM decisions WHERE mode = 'live'"
+    )
+
+    assert counts == {"images": IMAGES, "verdicts": 3}
 
 
 def test_second_demo_starts_no_job(demos: Demos) -> None:

@@ -7,6 +7,7 @@ import json
 import threading
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import date
 from typing import Any
 
@@ -17,6 +18,7 @@ from pyiceberg.catalog import Catalog, load_catalog
 from cli.lake_environment import PREFIX, lake_environment
 from cli.seed import s3_client, seed_day
 from localcloud import cloud as local_cloud
+from localcloud.faults import plan as faults
 from localcloud.settings import CloudSettings
 from tests.support.airflow_home import CHECKOUT, AirflowHome, DagRunOutcome, airflow_home
 from tests.support.cloud import running_cloud
@@ -96,6 +98,20 @@ def rows(cloud: CloudSettings, table: str, day: date) -> list[dict[str, Any]]:
     return list(scanned.to_arrow().to_pylist())
 
 
+def engines_of(cloud: CloudSettings, day: date) -> set[str | None]:
+    return {row["engine"] for row in rows(cloud, "images", day) if row["outcome"] in {"judged", "failed"}}
+
+
+@contextmanager
+def misbehaving(cloud: CloudSettings, *calls: dict[str, Any]) -> Iterator[None]:
+    """Let the account answer calls as told."""
+    faults.write(cloud.home / "cloud", {"calls": list(calls)})
+    try:
+        yield
+    finally:
+        faults.write(cloud.home / "cloud", None)
+
+
 def snapshots(cloud: CloudSettings) -> dict[str, int | None]:
     lake = catalog(cloud)
     current = {name: lake.load_table(("moderation", name)) for name in ("images", "labels", "jobs", "runs")}
@@ -104,7 +120,10 @@ def snapshots(cloud: CloudSettings) -> dict[str, int | None]:
 
 def test_all_tasks_succeed_under_readable_names(moderated: DagRunOutcome) -> None:
     assert moderated.state == "success", moderated.log[-5000:]
-    assert set(moderated.tasks.values()) == {"success"}
+    assert (
+        moderated.tasks["single_calls.analyse", -1] == moderated.tasks["single_calls.land", -1] == "skipped"
+    )
+    assert set(moderated.tasks.values()) == {"success", "skipped"}
     assert moderated.map_names["shards.analyse", 0] == moderated.map_names["shards.land", 0] == "shards 0"
 
 
@@ -208,12 +227,70 @@ def test_a_fresh_run_analyses_anew(
     assert len(rows(cloud, "images", DAY)) == IMAGES
 
 
+def test_both_engines_lead_to_the_same_rows(cloud: CloudSettings, airflow: AirflowHome) -> None:
+    day = date(2026, 11, 15)
+    seed(cloud, day, 40)
+    by_bulk = airflow.run_dag(DAG_ID, {"day": day.isoformat(), "engine": "bulk", "fresh": True})
+    tables = {table: rows(cloud, table, day) for table in ("images", "labels", "runs")}
+    by_sync = airflow.run_dag(DAG_ID, {"day": day.isoformat(), "engine": "sync", "fresh": True})
+    assert (by_bulk.state, by_sync.state) == ("success", "success"), by_sync.log[-5000:]
+    assert by_bulk.tasks["single_calls.analyse", -1] == by_sync.tasks["shards.analyse", -1] == "skipped"
+    assert by_sync.tasks["single_calls.analyse", 0] == "success"
+    assert engines_of(cloud, day) == {"sync"}
+    # Who judged and when; the words for images that can't be judged are each engine's own.
+    own = {"engine", "job_id", "judged_at", "run_id", "error_code", "error_message"}
+    for table in ("images", "labels"):
+        before, after = (
+            sorted(
+                ({name: value for name, value in row.items() if name not in own} for row in found),
+                key=lambda row: json.dumps(row, default=str, sort_keys=True),
+            )
+            for found in (tables[table], rows(cloud, table, day))
+        )
+        assert before == after
+        assert before
+    counts = ("listed", "judged", "reused", "ineligible", "failed", "labels")
+    (run,) = rows(cloud, "runs", day)
+    assert {name: run[name] for name in counts} == {name: tables["runs"][0][name] for name in counts}
+
+
+def test_where_start_is_denied_the_day_is_judged_by_single_calls_once(
+    cloud: CloudSettings, airflow: AirflowHome
+) -> None:
+    day = date(2026, 11, 14)
+    seed(cloud, day, 12)
+    before = len(jobs(cloud))
+    # Nothing but Start tells: this is how a closed account may look.
+    with misbehaving(cloud, {"operation": "StartMediaAnalysisJob", "error": "AccessDeniedException"}):
+        refused = airflow.run_dag(DAG_ID, {"day": day.isoformat(), "engine": "bulk", "fresh": True})
+        assert refused.state == "failed"
+        assert "DetectModerationLabels stays open to all" in refused.log
+        closed = airflow.run_dag(DAG_ID, {"day": day.isoformat()})
+        assert closed.state == "success", closed.log[-5000:]
+        assert closed.tasks["shards.analyse", 0] == "success"
+        assert "What has no job yet is judged by single calls" in closed.log
+        assert engines_of(cloud, day) == {"sync"}
+        # The next plan knows, and no job is asked for.
+        following = airflow.run_dag(DAG_ID, {"day": day.isoformat(), "min_confidence": 60})
+        assert following.tasks["shards.analyse", -1] == "skipped"
+        assert "bulk analysis: denied at" in following.log
+    judged = [row["judged_at"] for row in rows(cloud, "images", day)]
+    # What single calls have judged is theirs, also for a run that is asked for jobs.
+    again = airflow.run_dag(DAG_ID, {"day": day.isoformat(), "min_confidence": 60, "engine": "bulk"})
+    assert again.state == "success", again.log[-5000:]
+    assert [row["judged_at"] for row in rows(cloud, "images", day)] == judged
+    assert len(jobs(cloud)) == before
+    # The other tests' account has bulk analysis.
+    s3_client(local_cloud.environment(cloud)).delete_object(Bucket="modlake-work", Key="engines/bulk.json")
+
+
 def test_an_empty_day_is_published_with_zero_rows(cloud: CloudSettings, airflow: AirflowHome) -> None:
     day = date(2026, 11, 20)
     seed(cloud, day, 0)
     empty = airflow.run_dag(DAG_ID, {"day": day.isoformat()})
     assert empty.state == "success"
     assert empty.tasks["shards.analyse", -1] == empty.tasks["shards.land", -1] == "skipped"
+    assert empty.tasks["single_calls.analyse", -1] == "skipped"
     assert empty.tasks["publish", -1] == "success"
     assert rows(cloud, "images", day) == []
     (run,) = rows(cloud, "runs", day)
@@ -230,7 +307,7 @@ def test_a_day_of_one_image(cloud: CloudSettings, airflow: AirflowHome) -> None:
 
 def test_a_day_is_awaited_until_its_marker_exists(cloud: CloudSettings, airflow: AirflowHome) -> None:
     day = date(2026, 11, 18)
-    late = threading.Timer(2, seed, (cloud, day, 1))
+    late = threading.Timer(10, seed, (cloud, day, 1))
     late.start()
     waited = airflow.run_dag(DAG_ID, {"day": day.isoformat()})
     late.join()

@@ -56,7 +56,10 @@ with DAG("stranger", params={{"manifest": Param("", type="string")}}):
 @pytest.fixture(scope="module")
 def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CloudSettings]:
     with running_cloud(
-        tmp_path_factory.mktemp("cloud"), job_seconds=JOB_SECONDS, concurrent_jobs=2
+        tmp_path_factory.mktemp("cloud"),
+        job_seconds=JOB_SECONDS,
+        concurrent_jobs=2,
+        start_per_second=50,  # the tests' own calls come faster than those of any pipeline
     ) as settings:
         yield settings
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import date
 from typing import Any
 from unittest import mock
@@ -20,9 +21,18 @@ from modlake.hooks.object_store import S3ObjectStoreHook
 from modlake.operators.rekognition import AnalyseManifestsOperator
 from modlake.operators.rekognition_synchronous import DetectModerationLabelsOperator
 from modlake.pipeline.audit import audit_day
+from modlake.pipeline.engines import (
+    BulkAccess,
+    Engine,
+    EngineChoice,
+    EnginePlan,
+    RecordedPaces,
+    plan_engines,
+)
 from modlake.pipeline.landing import LandedShard, land_shard
 from modlake.pipeline.parquet import decode_parquet
-from modlake.pipeline.plan import AnalysisParameters, Plan
+from modlake.pipeline.plan import AnalysisParameters, Plan, Shard
+from modlake.pipeline.quotas import default_quotas
 from tests.support.cloud import running_cloud
 from tests.support.days import plan_day
 
@@ -82,7 +92,9 @@ def landed(store: S3ObjectStoreHook, plan: Plan) -> tuple[list[LandedShard], pa.
 def test_both_engines_lead_to_the_same_rows(
     store: S3ObjectStoreHook, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    by_bulk, by_sync = planned(store, "bulk"), planned(store, "sync")
+    # Anew, as what jobs have judged is never judged by single calls as well.
+    by_bulk = planned(store, "bulk")
+    by_sync = planned(store, "sync", parameters=AnalysisParameters(50.0, None, fresh="sync"))
     analysed(AnalyseManifestsOperator, by_bulk, poll_interval=0.5, deferrable=False)
     analysed(DetectModerationLabelsOperator, by_sync)
     _, bulk_images, bulk_labels = landed(store, by_bulk)
@@ -102,10 +114,42 @@ def test_both_engines_lead_to_the_same_rows(
     assert "images/s" in capsys.readouterr().out
 
 
+def test_a_day_split_over_both_engines_has_the_rows_of_one(store: S3ObjectStoreHook) -> None:
+    def split(shards: list[Shard], *_: Any) -> tuple[EnginePlan, dict[int, Engine]]:
+        return plan_engines(
+            EngineChoice.AUTO,
+            shards,
+            claims={0: Engine.BULK, 1: Engine.SYNC},
+            access=BulkAccess(True, "open"),
+            quotas=default_quotas("us-east-1"),
+            recorded=RecordedPaces(),
+            deadline_minutes=None,
+            price_per_image_usd=0.001,
+        )
+
+    parameters = AnalysisParameters(55.0, None)
+    by_bulk = planned(store, "whole", parameters=replace(parameters, fresh="whole"))
+    by_both = planned(store, "split", parameters=parameters, choose_engines=split)
+    analysed(AnalyseManifestsOperator, by_bulk, poll_interval=0.5, deferrable=False)
+    for operator, engine, more in (
+        (AnalyseManifestsOperator, Engine.BULK, {"poll_interval": 0.5, "deferrable": False}),
+        (DetectModerationLabelsOperator, Engine.SYNC, {}),
+    ):
+        for group in by_both.groups_of(engine):
+            operator(task_id="analyse", manifest_group=group, **more).execute({"ti": mock.Mock(id="ti")})
+    _, bulk_images, bulk_labels = landed(store, by_bulk)
+    shards, images, labels = landed(store, by_both)
+    assert images.drop_columns(ENGINE_COLUMNS).equals(bulk_images.drop_columns(ENGINE_COLUMNS))
+    assert labels.drop_columns(["job_id", "run_id"]).equals(bulk_labels.drop_columns(["job_id", "run_id"]))
+    audit = audit_day(store, by_both, shards, "1")
+    assert [job["engine"] for job in audit.jobs] == ["bulk", "sync"]
+
+
 def test_another_run_of_the_day_is_content_with_what_is_there(
     store: S3ObjectStoreHook, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    first, second = planned(store, "first"), planned(store, "second")
+    parameters = AnalysisParameters(50.0, None, fresh="sync")
+    first, second = (planned(store, name, parameters=parameters) for name in ("first", "second"))
     analysed(DetectModerationLabelsOperator, first)
     capsys.readouterr()
     analysed(DetectModerationLabelsOperator, second)

@@ -1,23 +1,24 @@
-"""A real Airflow: up, a backfill of two days over PostgreSQL, down, and up again."""
+"""A real Airflow over PostgreSQL: up, a backfill, a run in which PostgreSQL is killed, down, and up again."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import date
+from typing import Any
 
 import pytest
 from tenacity import retry, stop_after_delay, wait_fixed
 
 from cli import airflow_processes
-from cli.processes import free_port
 from cli.settings import Settings
+from tests.support.airflow_killed import kill_in_the_middle_of_a_run
 from tests.support.checkout import Checkout, temporary_checkout
 
 DAYS = (date(2026, 3, 1), date(2026, 3, 2))
 IMAGES = 20
 PUBLISHED = (
-    "SELECT day, run_id, listed, judged + reused + ineligible + failed AS accounted FROM runs ORDER BY day"
+    "SELECT day, run_id, listed, judged + reused + ineligible + failed AS accounted FROM runs "
+    f"WHERE day <= '{DAYS[-1]}' ORDER BY day"
 )
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
@@ -61,24 +62,28 @@ def test_what_the_pipeline_needs_is_in_place(checkout: Checkout) -> None:
     assert api.get("dags/moderate_images")["is_paused"] is False
 
 
-def test_backfill_publishes_both_days_and_survives_a_restart(checkout: Checkout) -> None:
+@pytest.fixture(scope="module")
+def published(checkout: Checkout) -> list[dict[str, Any]]:
+    """The runs of the backfilled days."""
     for day in DAYS:
         checkout.run("seed", "--day", day.isoformat(), "--images", str(IMAGES))
-
     checkout.run("backfill", *(day.isoformat() for day in DAYS), timeout=600)
+    return checkout.query(PUBLISHED)
 
-    published = checkout.query(PUBLISHED)
+
+def test_backfill_publishes_both_days(published: list[dict[str, Any]]) -> None:
     assert [(run["day"], run["listed"], run["accounted"]) for run in published] == [
         (day.isoformat(), IMAGES, IMAGES) for day in DAYS
     ]
 
-    checkout.run("down")
-    assert checkout.processes() == []
 
-    # Another port, as the one before may be taken by now.
-    again = replace(checkout, airflow_port=free_port())
-    again.run("up")
-    assert again.query(PUBLISHED) == published
-    second = again.call("backfill", *(day.isoformat() for day in DAYS))
+def test_a_run_goes_on_after_its_postgresql_was_killed_and_what_was_published_stays(
+    checkout: Checkout, published: list[dict[str, Any]]
+) -> None:
+    """The other processes of Airflow are killed in tests/faults/test_airflow_killed.py."""
+    kill_in_the_middle_of_a_run(checkout, "postgres", date(2026, 3, 3))
+
+    assert checkout.query(PUBLISHED) == published
+    second = checkout.call("backfill", *(day.isoformat() for day in DAYS))
     assert second.returncode == 0
     assert second.stderr.count("not run again") == len(DAYS)

@@ -10,10 +10,12 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -27,7 +29,11 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 
 @dataclass(frozen=True)
 class DagRunOutcome:
-    """How a DAG run ended; ``events`` are the asset events it emitted, ``log`` is what its tasks wrote."""
+    """How a DAG run ended.
+
+    ``events`` are the asset events it emitted, ``log`` is what its tasks wrote, ``questions`` what they have
+    asked.
+    """
 
     run_id: str
     state: str
@@ -35,6 +41,7 @@ class DagRunOutcome:
     map_names: dict[tuple[str, int], str | None]
     events: list[dict[str, Any]]
     log: str
+    questions: list[dict[str, Any]]
 
 
 @dataclass
@@ -45,17 +52,23 @@ class AirflowHome:
     env: dict[str, str]
     _worker: ProcessPoolExecutor | None = field(default=None, repr=False)
 
-    def run_dag(self, dag_id: str, conf: Mapping[str, Any] | None = None) -> DagRunOutcome:
-        """Run a DAG as ``airflow dags test`` does, in one process kept for all runs of this home."""
+    def run_dag(
+        self, dag_id: str, conf: Mapping[str, Any] | None = None, *, answer: str | None = None
+    ) -> DagRunOutcome:
+        """Run a DAG as ``airflow dags test`` does, in one process kept for all runs of this home.
+
+        ``answer`` is the option that a person chooses in a task that asks.
+        """
         if self._worker is None:
             self._worker = ProcessPoolExecutor(
                 max_workers=1,
                 # A process of its own: Airflow reads its configuration once, when it is imported.
                 mp_context=multiprocessing.get_context("spawn"),
-                initializer=_enter,
+                initializer=enter_airflow,
                 initargs=(self.env, str(self.home / "runs.log")),
             )
-        return self._worker.submit(_run_dag, dag_id, dict(conf or {}), str(self.home / "runs.log")).result()
+        log = str(self.home / "runs.log")
+        return self._worker.submit(run_dag_here, dag_id, dict(conf or {}), log, answer).result()
 
     def airflow(self, *arguments: str, timeout: float = 240) -> subprocess.CompletedProcess[str]:
         """Run the ``airflow`` command in this home."""
@@ -148,7 +161,7 @@ def _migrated_database() -> Path:
     return home / "airflow.db"
 
 
-def _enter(env: dict[str, str], log: str) -> None:
+def enter_airflow(env: dict[str, str], log: str) -> None:
     os.environ.clear()
     os.environ.update(env)
     output = os.open(log, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
@@ -156,7 +169,7 @@ def _enter(env: dict[str, str], log: str) -> None:
     os.dup2(output, 2)
 
 
-def _run_dag(dag_id: str, conf: dict[str, Any], log: str) -> DagRunOutcome:
+def run_dag_here(dag_id: str, conf: dict[str, Any], log: str, answer: str | None) -> DagRunOutcome:
     from airflow.dag_processing.dagbag import DagBag
     from airflow.models.asset import AssetEvent, AssetModel
 
@@ -166,7 +179,8 @@ def _run_dag(dag_id: str, conf: dict[str, Any], log: str) -> DagRunOutcome:
     bag = DagBag(dag_folder=settings.DAGS_FOLDER)
     if bag.import_errors:
         raise RuntimeError(str(bag.import_errors))
-    run = bag.dags[dag_id].test(run_conf=conf)
+    with _person(answer) as questions:
+        run = bag.dags[dag_id].test(run_conf=conf)
     with settings.Session() as session:
         instances = run.get_task_instances(session=session)
         events = session.query(AssetEvent, AssetModel).filter(
@@ -182,4 +196,42 @@ def _run_dag(dag_id: str, conf: dict[str, Any], log: str) -> DagRunOutcome:
                 for event, asset in events
             ],
             log=Path(log).read_bytes()[written_before:].decode(errors="replace"),
+            questions=questions,
         )
+
+
+@contextmanager
+def _person(answer: str | None) -> Iterator[list[dict[str, Any]]]:
+    """Answer what tasks ask, as Airflow's API does; yields the questions."""
+    # Not in the thread: Airflow's modules import each other in circles.
+    from airflow.models.hitl import HITLDetail
+    from airflow.models.trigger import handle_event_submit
+    from airflow.triggers.base import TriggerEvent
+
+    from airflow import settings
+
+    questions: list[dict[str, Any]] = []
+    over = threading.Event()
+
+    def answer_questions() -> None:
+        while not over.wait(0.5):
+            with settings.Session() as session:
+                for detail in session.query(HITLDetail).filter(HITLDetail.responded_at.is_(None)):
+                    ti = detail.task_instance
+                    if ti.state != "awaiting_input":
+                        continue
+                    questions.append({"task": ti.task_id, "subject": detail.subject, "body": detail.body})
+                    detail.chosen_options = [answer or "Reject"]
+                    detail.responded_by = {"id": "1", "name": "ada"}
+                    detail.responded_at = datetime.now(UTC)
+                    event = TriggerEvent(detail.as_resume_event_payload())
+                    handle_event_submit(event, task_instance=ti, session=session)
+                    session.commit()
+
+    person = threading.Thread(target=answer_questions, daemon=True)
+    person.start()
+    try:
+        yield questions
+    finally:
+        over.set()
+        person.join()

@@ -9,14 +9,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, Protocol
 
 from botocore.exceptions import ClientError
 
 from modlake.hooks.rekognition import typed_error
 
 LOST = "reply lost after effect"
-CREATED_AT = datetime(2026, 11, 21, 3, 0, tzinfo=UTC)
+CREATED_AT = datetime(2026, 11, 22, 3, 0, tzinfo=UTC)
 
 
 class Refused(Exception):  # noqa: N818 - an answer, not an error of the fake
@@ -143,6 +143,9 @@ class FakeRekognition:
     def get_media_analysis_job(self, job_id: str) -> dict[str, Any]:
         return self._typed("GetMediaAnalysisJob", {"JobId": job_id})
 
+    def iter_media_analysis_jobs(self, *, max_pages: int) -> Iterator[dict[str, Any]]:
+        yield from self._typed("ListMediaAnalysisJobs", {"MaxResults": 100 * max_pages})["MediaAnalysisJobs"]
+
     def find_media_analysis_job(self, job_name: str, *, max_pages: int) -> dict[str, Any] | None:
         jobs = self._typed("ListMediaAnalysisJobs", {"MaxResults": 100 * max_pages})["MediaAnalysisJobs"]
         return next((job for job in jobs if job.get("JobName") == job_name), None)
@@ -158,13 +161,19 @@ class FakeRekognition:
             raise typed_error(ClientError(response, operation), operation, "the fake") from refused
 
 
+class Service(Protocol):
+    """Answers the calls of an AWS service; raises Refused for an error."""
+
+    def call(self, operation: str, request: dict[str, Any]) -> dict[str, Any]: ...
+
+
 def _project_arn(name: str) -> str:
     return f"arn:aws:rekognition:us-east-1:123456789012:project/{name}/1690000000000"
 
 
 @contextmanager
-def served(fake: FakeRekognition) -> Iterator[str]:
-    """Serve the fake in AWS JSON 1.1 on a free port of 127.0.0.1; yield its endpoint URL."""
+def served(fake: Service) -> Iterator[str]:
+    """Serve a fake in AWS JSON 1.1 on a free port of 127.0.0.1; yield its endpoint URL."""
     lock = threading.Lock()
 
     class Handler(BaseHTTPRequestHandler):
@@ -173,7 +182,7 @@ def served(fake: FakeRekognition) -> Iterator[str]:
 
         def do_POST(self) -> None:
             request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            operation = self.headers["X-Amz-Target"].removeprefix("RekognitionService.")
+            _, _, operation = self.headers["X-Amz-Target"].rpartition(".")
             try:
                 with lock:
                     status, answer = 200, fake.call(operation, request)

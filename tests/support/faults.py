@@ -4,22 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import multiprocessing
-import os
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
-from multiprocessing import forkserver
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any, Literal
-from unittest import mock
-
-import psutil
 
 from cli.airflow_environment import connections
 from cli.lake_environment import lake_environment
@@ -28,23 +21,14 @@ from localcloud import cloud
 from localcloud.faults import plan as plans
 from localcloud.faults.ledger import FaultLedger
 from localcloud.settings import CHECKOUT, CloudSettings
-from tests.support.cloud import running_cloud
+from tests.support import fork_server
+from tests.support.cloud import kill_server, running_cloud
 from tests.support.faults_worker import Outcome, Task, perform
 
 UGC = "modlake-ugc"
 MIN_CONFIDENCE = 50.0
 CORRUPT = b"\xff\xd8\xff" + b"no image" * 20
 Server = Literal["s3", "rekognition", "s3_fault_proxy"]
-
-_WORKERS = multiprocessing.get_context("forkserver")
-
-
-def _start_fork_server() -> None:
-    """Workers are forked from a process that has imported everything: imports take longer than tasks."""
-    _WORKERS.set_forkserver_preload(["tests.support.faults_worker"])
-    # Python 3.11 does not hand sys.path on, and then silently preloads nothing.
-    with mock.patch.dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path)):
-        forkserver.ensure_running()
 
 
 def _read_pictures() -> list[tuple[bytes, frozenset[tuple[str, float]]]]:
@@ -62,6 +46,9 @@ def _read_pictures() -> list[tuple[bytes, frozenset[tuple[str, float]]]]:
 
 PICTURES = _read_pictures()
 LABELS_OF = dict(PICTURES)
+JUDGEABLE = {f"{number:02d} +%.png": body for number, (body, _) in enumerate(PICTURES[:10])}
+CONTENTS = {**JUDGEABLE, "corrupt.jpg": CORRUPT, "empty.jpg": b"", "wave.gif": b"GIF89a"}
+"""A day of images that are judged, one that fails, and two that are not for Rekognition."""
 
 
 class Attempt:
@@ -125,8 +112,7 @@ class World:
         """SIGKILL; :meth:`heal` starts it again."""
         status = getattr(cloud.status(self.settings), server)
         if status is not None and status.pid is not None:
-            os.kill(status.pid, signal.SIGKILL)
-            psutil.Process(status.pid).wait(10)
+            kill_server(status.pid)
             self._count_kill(status.name)
 
     def heal(self) -> None:
@@ -150,9 +136,7 @@ class World:
             log=self.folder / "workers.log",
             images_per_manifest=self.images_per_manifest,
         )
-        process = _WORKERS.Process(target=perform, args=(task,))
-        process.start()
-        return Attempt(process, task)
+        return Attempt(fork_server.start(perform, task), task)
 
     def environment(self) -> dict[str, str]:
         return {
@@ -167,7 +151,8 @@ class World:
     def wait_for_fault(self, after: int, patience_seconds: float = 60) -> tuple[str, str]:
         """Wait until something went wrong on purpose; return its kind and subject."""
         found = wait_for(lambda: self.ledger.recorded(after), patience_seconds)
-        return found[0][1:]
+        _, kind, subject = found[0]
+        return kind, subject
 
     @property
     def fault_count(self) -> int:
@@ -182,7 +167,6 @@ def world(folder: Path, **behaviour: float | str) -> Iterator[World]:
     """A cloud with the S3 fault proxy, whose call rates don't get into the way."""
     rates = {f"{operation}_per_second": 10_000 for operation in ("start", "get", "list", "detect")}
     folder.mkdir(parents=True, exist_ok=True)
-    _start_fork_server()
     with running_cloud(folder / "home", s3_fault_proxy=True, **(rates | behaviour)) as settings:
         (folder / "tasks").mkdir()
         made = World(settings, folder / "tasks")

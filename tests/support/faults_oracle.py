@@ -91,7 +91,7 @@ class Lake:
 
 
 def _without_run(table: str, row: dict[str, Any], day: date) -> str:
-    dropped = OF_THE_RUN
+    dropped: tuple[str, ...] = OF_THE_RUN
     if table == "jobs":
         kept = ("shard", "engine", "status", "image_count", "judged_count", "failed_count", "model_version")
         return json.dumps({name: row[name] for name in kept})

@@ -13,7 +13,7 @@ import sys
 import traceback
 import uuid
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal
@@ -119,7 +119,7 @@ def perform(task: Task) -> None:
         outcome = Outcome("terminal", error=f"{type(error).__name__}: {error}")
     except Exception:  # noqa: BLE001  told as it is
         outcome = Outcome("untyped", error=traceback.format_exc())
-    replace_file(task.outcome, json.dumps(asdict(outcome), default=str))
+    replace_file(task.outcome, json.dumps(vars(outcome), default=str))
     sys.stdout.flush()
 
 
