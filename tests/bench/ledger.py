@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -162,11 +162,15 @@ def find_with_modlake(catalog: SqlCatalog, listed: pa.Table, by_content: bool) -
     span = (listed["source_ref"][0].as_py(), listed["source_ref"][-1].as_py())
     lookup = LakeLedger(catalog).judgements(Wanted("7.0", None, 50.0, by_content=by_content), span)
     found = labels = 0
-    batch = PARTS_PER_BATCH * ROWS_PER_PART
-    for first in range(0, listed.num_rows, batch):
-        judgements = lookup(listed.slice(first, batch))
-        found += judgements.images.num_rows
-        labels += judgements.labels.num_rows
+
+    def batches() -> Iterator[pa.Table]:
+        size = PARTS_PER_BATCH * ROWS_PER_PART
+        return (listed.slice(first, size) for first in range(0, listed.num_rows, size))
+
+    with lookup.over(batches, listed.num_rows) as find:
+        for judgements in map(find, batches()):
+            found += judgements.images.num_rows
+            labels += judgements.labels.num_rows
     return found, labels
 
 

@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 from pyiceberg.catalog import Catalog
-from pyiceberg.table import Table, Transaction
+from pyiceberg.table import FileScanTask, Table, Transaction
 
 from modlake.lake.actions import add_intents, record_results
 from modlake.lake.ledger import LakeLedger
 from modlake.lake.publish import Publication, publish_day
 from modlake.lake.quarantine import quarantined_objects
 from modlake.lake.schemas import PUBLISHED_TABLES
+from modlake.lake.table_files import TableFiles
 from modlake.pipeline.audit import audit_day
 from modlake.pipeline.manifests import read_manifest
 from modlake.pipeline.plan import AnalysisParameters, Plan
@@ -403,13 +404,35 @@ def test_an_image_uploaded_in_the_place_of_one_in_quarantine_is_judged(
 def test_batches_are_looked_up_one_by_one(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("modlake.pipeline.inventory.ROWS_PER_PART", 3)
     monkeypatch.setattr("modlake.pipeline.fates.PARTS_PER_BATCH", 2)
-    monkeypatch.setattr("modlake.lake.judgement_lookup.ROWS_AT_ONCE", 4)
+    monkeypatch.setattr("modlake.lake.judgement_lookup.ROWS_KEPT_AT_ONCE", 4)
+    monkeypatch.setattr("modlake.lake.judgement_lookup.ROWS_COMPARED_AT_ONCE", 4)
     pipeline.upload(*(f"{number:02d}.jpg" for number in range(20)))
     pipeline.run(DAY, images_per_manifest=5)
     pipeline.upload("new.jpg", "05x.jpg", "07.gif")
     plan, publication = pipeline.run(NEXT_DAY, images_per_manifest=5)
     assert [batch.image_count for batch in plan.reused_batches] == [6, 4, 6, 4]
     assert (publication.judged, publication.reused, publication.labels) == (2, 20, 44)
+
+
+def test_a_data_file_is_read_once_however_many_batches_are_looked_up(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("modlake.pipeline.inventory.ROWS_PER_PART", 2)
+    monkeypatch.setattr("modlake.pipeline.fates.PARTS_PER_BATCH", 1)
+    pipeline.upload(*(f"{number:02d}.jpg" for number in range(20)))
+    pipeline.run(DAY, images_per_manifest=5)
+    opened: list[str] = []
+    open_file = TableFiles._open
+
+    def count(files: TableFiles, task: FileScanTask) -> Any:
+        opened.append(task.file.file_path)
+        return open_file(files, task)
+
+    monkeypatch.setattr(TableFiles, "_open", count)
+    plan = pipeline.plan(NEXT_DAY)
+
+    assert (plan.reused, len(plan.reused_batches)) == (20, 10)
+    assert len(opened) == len(set(opened)) == 8
 
 
 def test_without_any_judgement_nothing_is_looked_up(pipeline: Pipeline) -> None:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager
+from functools import partial
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -14,12 +18,24 @@ from modlake.pipeline import landed_schemas
 from modlake.pipeline.columns import Column
 from modlake.pipeline.outcomes import Outcome
 from modlake.pipeline.reuse import Judgements
+from modlake.pipeline.scratch import TableScratch
+from modlake.pipeline.side_by_side import side_by_side
+from modlake.pipeline.text_filter import TextFilter
+
+if TYPE_CHECKING:
+    from modlake.pipeline.reuse import Find
 
 SAME_OBJECT = ("source_ref", "etag", "size_bytes")
 SAME_CONTENT = ("etag", "size_bytes")
 
-ROWS_AT_ONCE = 250_000
-"""Rows that are compared at once: each comparison costs the hashing of the listed images anew."""
+ROWS_KEPT_AT_ONCE = 50_000
+"""Few enough that some are written while others are read."""
+
+ROWS_COMPARED_AT_ONCE = 250_000
+"""To compare costs the hashing of a batch anew."""
+
+_SAME = "same"
+"""The column that tells which rows are of the same image."""
 
 _NOT_CARRIED = {"bucket", "key", "last_modified", "error_code", "error_message", "min_confidence"}
 _IMAGES = pa.schema(
@@ -31,8 +47,10 @@ _LABELS = pa.schema([(field.name, field.type) for field in landed_schemas.LABELS
 class JudgementLookup:
     """Finds the newest judgement of each listed image, with its labels.
 
-    Memory is bounded by the listed images with what is found for them, and a data file. A judgement whose
-    labels are not all there is none: a publication may have been cut short between the tables.
+    Each data file is read once, however many images are listed, and what may be of them is kept on disk.
+    Memory is bounded by a batch of listed images with what is found for it, some data files, and a
+    :class:`~modlake.pipeline.text_filter.TextFilter`. A judgement whose labels are not all there is none: a
+    publication may have been cut short between the tables.
 
     :param published: the ids of published runs; rows of others are not looked at
     :param key: the columns that tell that an image is the same
@@ -55,18 +73,47 @@ class JudgementLookup:
     ) -> None:
         self._published = pa.array(published, pa.string())
         self._key = key
-        self._has_span = span is not None
+        self._is_by_ref = span is not None
         self._originals = originals
-        self._images = TableFiles(
+        self._plan_images: Callable[[], TableFiles] = lambda: TableFiles(
             images, images_filter, _IMAGES, span, _may_hold_originals if originals else lambda _: True
         )
         self._plan_labels: Callable[[], TableFiles] = lambda: TableFiles(labels, labels_filter, _LABELS, span)
-        self._labels: TableFiles | None = None
 
-    def __call__(self, listed: pa.Table) -> Judgements:
-        """Return the judgements of listed images: source_ref, etag and size_bytes, in key order."""
-        matches = self._match(listed)
-        labels = self._find_labels(matches)
+    @contextmanager
+    def over(self, batches: Callable[[], Iterable[pa.Table]], images: int) -> Iterator[Find]:
+        """Read the tables once for all batches, and return what finds the judgements of one."""
+        sought, labelled = TextFilter(images), TextFilter(images)
+        first_refs: list[str] = []
+        for batch in batches():
+            sought.add(batch[self._key[0]])
+            if self._is_by_ref and batch.num_rows:
+                first_refs.append(batch["source_ref"][0].as_py())
+        with (
+            closing(_Candidates(_IMAGES, first_refs)) as image_rows,
+            closing(_Candidates(_LABELS, first_refs)) as label_rows,
+        ):
+            if not sought.is_empty:
+                found = self._plan_images().find(self._key[0], sought, rows_at_once=ROWS_KEPT_AT_ONCE)
+                for refs in side_by_side(partial(self._keep_images, image_rows), enumerate(found)):
+                    labelled.add(refs)
+            if not labelled.is_empty:
+                found = self._plan_labels().find("source_ref", labelled, rows_at_once=ROWS_KEPT_AT_ONCE)
+                for _ in side_by_side(label_rows.add, enumerate(found)):
+                    pass
+            yield lambda listed: self._find(listed, image_rows, label_rows)
+
+    def _keep_images(self, image_rows: _Candidates, numbered: tuple[int, pa.Table]) -> Column:
+        """Keep rows that may be a judgement; return which of them have labels."""
+        number, rows = numbered
+        regarded = self._regarded(rows)
+        image_rows.add((number, regarded))
+        has_labels: Column = pc.greater(regarded["label_count"], pa.scalar(0))
+        return regarded["source_ref"].filter(has_labels)
+
+    def _find(self, listed: pa.Table, image_rows: _Candidates, label_rows: _Candidates) -> Judgements:
+        matches = self._match(listed, image_rows.of(listed))
+        labels = _labels_of(matches, label_rows.of(listed))
         counts = labels.group_by("source_ref", use_threads=False).aggregate([("label", "count")])
         held: Column = counts["label_count"].take(
             pc.index_in(matches["source_ref"], value_set=counts["source_ref"])
@@ -75,19 +122,24 @@ class JudgementLookup:
         images = matches.filter(is_whole)
         return Judgements(images, _only(labels, labels["source_ref"], images["source_ref"]))
 
-    def _match(self, listed: pa.Table) -> pa.Table:
+    def _match(self, listed: pa.Table, candidates: Iterable[pa.Table]) -> pa.Table:
         """Return a row of ``images`` for each listed image that has one; ``judged_ref`` is its name there."""
         asked = _joined(listed, self._key)
-        found = [_IMAGES.empty_table()]
-        span = _span(listed["source_ref"]) if self._has_span else None
-        first, sought = self._key[0], listed[self._key[0]].combine_chunks()
-        regarded = map(self._regarded, self._images.find(first, sought, span))
-        found += [_only(rows, _joined(rows, self._key), asked) for rows in gathered(regarded, ROWS_AT_ONCE)]
-        newest = pa.concat_tables(found).sort_by(
-            [("judged_at", "descending"), ("day", "descending"), ("source_ref", "ascending")]
+        found = pa.concat_tables(
+            [
+                _with_same(_IMAGES.empty_table(), self._key),
+                *(
+                    _only(rows, rows[_SAME], asked)
+                    for rows in (_with_same(each, self._key) for each in candidates)
+                ),
+            ]
         )
-        row: Column = pc.index_in(asked, value_set=_joined(newest, self._key))
-        matches = newest.take(row.drop_null())
+        newest_first = pc.sort_indices(
+            found,
+            sort_keys=[("judged_at", "descending"), ("day", "descending"), ("source_ref", "ascending")],
+        )
+        row: Column = pc.index_in(asked, value_set=found[_SAME].take(newest_first))
+        matches = found.drop_columns([_SAME]).take(newest_first.take(row.drop_null()))
         is_matched: Column = pc.is_valid(row)
         reused_from = pc.coalesce(matches["reused_from"], pc.cast(matches["day"], pa.string()))
         names = ["judged_ref" if name == "source_ref" else name for name in matches.column_names]
@@ -101,24 +153,53 @@ class JudgementLookup:
         published = _only(rows, rows["run_id"], self._published)
         return published.filter(_is_original(published)) if self._originals else published
 
-    def _find_labels(self, matches: pa.Table) -> pa.Table:
-        """Return the labels of matched rows, under the names of the listed images."""
-        has_labels: Column = pc.greater(matches["label_count"], pa.scalar(0))
-        labelled = matches.filter(has_labels)
-        names = labelled.select(["day", "run_id", "judged_ref", "source_ref"])
-        wanted = _joined(names, ("day", "run_id", "judged_ref"))
-        found = [_LABELS.empty_table()]
-        if names.num_rows:
-            self._labels = self._labels or self._plan_labels()
-            refs = names["judged_ref"].combine_chunks()
-            files = gathered(self._labels.find("source_ref", refs, _span(refs)), ROWS_AT_ONCE)
-            found += [_only(rows, _joined(rows, ("day", "run_id", "source_ref")), wanted) for rows in files]
-        labels = pa.concat_tables(found)
-        labels = labels.rename_columns(
-            ["judged_ref" if name == "source_ref" else name for name in labels.column_names]
-        )
-        key = ["day", "run_id", "judged_ref"]
-        return labels.join(names, key, join_type="inner").drop_columns(key)
+
+class _Candidates:
+    """Rows that may be of listed images, on disk; by their batches where these have bounds.
+
+    :param first_refs: the first source_ref of each batch, ascending; none where rows may be of any batch
+    """
+
+    def __init__(self, schema: pa.Schema, first_refs: list[str]) -> None:
+        self._scratch = TableScratch(schema)
+        self._first_refs = first_refs
+
+    def close(self) -> None:
+        """Give the disk's room back."""
+        self._scratch.close()
+
+    def add(self, numbered: tuple[int, pa.Table]) -> None:
+        """Keep rows; their number is the place among others of the same batch."""
+        number, rows = numbered
+        for batch in range(len(self._first_refs) - 1, 0, -1):
+            is_later: Column = pc.greater_equal(rows["source_ref"], pa.scalar(self._first_refs[batch]))
+            self._scratch.add((batch, number), rows.filter(is_later))
+            is_earlier: Column = pc.invert(is_later)
+            rows = rows.filter(is_earlier)
+        self._scratch.add((0, number), rows)
+
+    def of(self, listed: pa.Table) -> Iterator[pa.Table]:
+        """Yield the rows that may be of a batch, or of images of it."""
+        first = bisect_right(self._first_refs, listed["source_ref"][0].as_py())
+        return gathered(self._scratch.tables(max(first - 1, 0)), ROWS_COMPARED_AT_ONCE)
+
+
+def _labels_of(matches: pa.Table, candidates: Iterable[pa.Table]) -> pa.Table:
+    """Return the labels of matched rows, under the names of the listed images."""
+    key = ("day", "run_id", "judged_ref")
+    has_labels: Column = pc.greater(matches["label_count"], pa.scalar(0))
+    names = matches.filter(has_labels).select([*key, "source_ref"])
+    wanted = _joined(names, key)
+    found = [_only(rows, _joined(rows, ("day", "run_id", "source_ref")), wanted) for rows in candidates]
+    labels = pa.concat_tables([_LABELS.empty_table(), *found])
+    labels = labels.rename_columns(
+        ["judged_ref" if name == "source_ref" else name for name in labels.column_names]
+    )
+    return labels.join(names, list(key), join_type="inner").drop_columns(list(key))
+
+
+def _with_same(rows: pa.Table, key: tuple[str, ...]) -> pa.Table:
+    return rows.append_column(_SAME, _joined(rows, key))
 
 
 def _only(rows: pa.Table, values: Column, wanted: Column) -> pa.Table:
@@ -145,8 +226,3 @@ def _joined(rows: pa.Table, columns: tuple[str, ...]) -> Column:
     """Return one text a row that is equal where the columns are; eligible keys hold no newline."""
     texts: list[Column] = [pc.cast(rows[name], pa.string()) for name in columns]
     return pc.binary_join_element_wise(*texts, pa.scalar("\n"))
-
-
-def _span(source_refs: Column) -> Span:
-    bounds: Column = pc.min_max(source_refs).as_py()
-    return bounds["min"], bounds["max"]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import date
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -17,7 +20,7 @@ from modlake.pipeline.outcomes import Outcome
 from modlake.pipeline.reuse import Judgements, PublishedRun, Wanted
 
 if TYPE_CHECKING:
-    from modlake.pipeline.reuse import Lookup
+    from modlake.pipeline.reuse import Find, Lookup
 
 
 class LakeLedger:
@@ -49,7 +52,7 @@ class LakeLedger:
         same_object = self._lookup(key=SAME_OBJECT, span=span, originals=True, **filters)
         if not wanted.by_content:
             return same_object
-        return _either(same_object, self._lookup(key=SAME_CONTENT, span=None, originals=True, **filters))
+        return _Either(same_object, self._lookup(key=SAME_CONTENT, span=None, originals=True, **filters))
 
     def carried_over(self, day: date, run_id: str, span: tuple[str, str]) -> Lookup:
         """Return what finds the judgements that a published run has carried over already."""
@@ -87,19 +90,27 @@ class LakeLedger:
         )
 
 
-def _either(first: Lookup, second: Lookup) -> Lookup:
-    """Look images up in one way, and those that it does not find in another."""
+@dataclass(frozen=True, slots=True)
+class _Either:
+    """Looks images up in one way, and those that it does not find in another."""
 
-    def look_up(listed: pa.Table) -> Judgements:
-        found = first(listed)
-        is_found = pc.is_in(listed["source_ref"], value_set=found.images["source_ref"])
-        others = listed.filter(pc.invert(is_found))
-        if not others.num_rows:
-            return found
-        more = second(others)
-        return Judgements(
-            images=pa.concat_tables([found.images, more.images]),
-            labels=pa.concat_tables([found.labels, more.labels]),
-        )
+    first: Lookup
+    second: Lookup
 
-    return look_up
+    @contextmanager
+    def over(self, batches: Callable[[], Iterable[pa.Table]], images: int) -> Iterator[Find]:
+        with self.first.over(batches, images) as find_first, self.second.over(batches, images) as find_second:
+
+            def find(listed: pa.Table) -> Judgements:
+                found = find_first(listed)
+                is_found = pc.is_in(listed["source_ref"], value_set=found.images["source_ref"])
+                others = listed.filter(pc.invert(is_found))
+                if not others.num_rows:
+                    return found
+                more = find_second(others)
+                return Judgements(
+                    images=pa.concat_tables([found.images, more.images]),
+                    labels=pa.concat_tables([found.labels, more.labels]),
+                )
+
+            yield find

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from datetime import date, timedelta
 from functools import partial
-from itertools import accumulate, islice, pairwise
-from typing import Any, TypeVar
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -20,18 +17,12 @@ from pyiceberg.schema import Schema
 from pyiceberg.table import FileScanTask, Table
 
 from modlake.lake.filters import all_of, between
-from modlake.pipeline.columns import Column, row_numbers
+from modlake.pipeline.columns import Column
 from modlake.pipeline.side_by_side import side_by_side
-
-Item = TypeVar("Item")
+from modlake.pipeline.text_filter import TextFilter
 
 Span = tuple[str, str]
 """First and last source_ref."""
-
-_FILES_AHEAD = 4
-
-_ROWS_SEARCHED_AT_ONCE = 1_000_000
-"""Each search costs the hashing of what is sought anew."""
 
 _UNREPEATED = {"source_ref", "etag"}
 
@@ -104,35 +95,42 @@ class TableFiles:
         scan = self._scan(span)
         yield from side_by_side(partial(self._rows_of, scan), self._tasks(span))
 
-    def find(self, column: str, sought: Column, span: Span | None = None) -> Iterator[pa.Table]:
-        """Yield the rows whose text in a column is among those sought, all of which lie in the span.
+    def find(self, column: str, sought: TextFilter, *, rows_at_once: int) -> Iterator[pa.Table]:
+        """Yield the rows whose text in a column may be among those sought, about so many at once.
 
-        That column is read first, and the others only of files that hold one.
+        That column is read first, and the others only of files that may hold one.
         """
-        groups = _grouped(self._tasks(span), _ROWS_SEARCHED_AT_ONCE)
-        scan = self._scan(span)
-        texts_sought = pa.table({"text": sought})
-        with ThreadPoolExecutor(_FILES_AHEAD) as executor:
-            for files in _one_ahead(executor.map(partial(self._load, column), group) for group in groups):
-                plain = [(file, texts) for _, file, texts in files if file is not None]
-                are_sought = _which_are_sought([texts for _, texts in plain], texts_sought)
-                yield from executor.map(self._rows_at, [file for file, _ in plain], are_sought)
-                for task in [task for task, file, _ in files if file is None]:
-                    rows = self._rows_of(scan, task)
-                    yield rows.filter(pc.is_in(rows[column], value_set=sought))
+        found = side_by_side(partial(self._rows_found, self._scan(), column, sought), self._tasks())
+        yield from side_by_side(self._kept, gathered(found, rows_at_once))
 
-    def _load(self, column: str, task: FileScanTask) -> tuple[FileScanTask, pq.ParquetFile | None, Column]:
+    def _rows_found(self, scan: ArrowScan, column: str, sought: TextFilter, task: FileScanTask) -> pa.Table:
+        """Return rows of a file, with its own types, unless these are the table's."""
         file = self._open(task)
-        return task, file, None if file is None else file.read([column])[column]
+        if file is None:
+            rows = self._rows_of(scan, task)
+            return rows.filter(sought.may_hold(rows[column]))
+        texts = file.read([column], use_threads=False)[column]
+        is_found = sought.may_hold(texts)
+        if not pc.any(is_found).as_py():
+            return self._columns.empty_table()
+        others = [name for name in self._read_names if name != column]
+        return file.read(others, use_threads=False).append_column(column, texts).filter(is_found)
 
-    def _tasks(self, span: Span | None) -> list[FileScanTask]:
+    def _kept(self, rows: pa.Table) -> pa.Table:
+        """Return the rows that pass the filter, with the table's types."""
+        if rows.schema.equals(self._columns):
+            return rows
+        spelled_out = pa.table({name: _spelled_out(rows[name]) for name in rows.column_names})
+        return spelled_out.filter(self._is_kept).select(self._columns.names).cast(self._columns)
+
+    def _tasks(self, span: Span | None = None) -> list[FileScanTask]:
         return [
             task
             for task, statistics in self._files
             if span is None or statistics.may_overlap("source_ref", span)
         ]
 
-    def _scan(self, span: Span | None) -> ArrowScan:
+    def _scan(self, span: Span | None = None) -> ArrowScan:
         row_filter = _within(self._row_filter, span)
         return ArrowScan(self._table.metadata, self._table.io, self._projection, row_filter)
 
@@ -154,60 +152,23 @@ class TableFiles:
         file = pq.ParquetFile(source, read_dictionary=repeated, pre_buffer=True)
         return file if set(self._read_names) <= set(file.schema_arrow.names) else None
 
-    def _rows_at(self, file: pq.ParquetFile, is_sought: Column) -> pa.Table:
-        if not pc.any(is_sought).as_py():
-            return self._columns.empty_table()
-        rows = file.read(self._read_names, use_threads=False).filter(is_sought)
-        spelled_out = pa.table({name: _spelled_out(rows[name]) for name in rows.column_names})
-        return spelled_out.filter(self._is_kept).select(self._columns.names).cast(self._columns)
-
-
-def _grouped(tasks: list[FileScanTask], rows: int) -> Iterator[list[FileScanTask]]:
-    """Cut a list of files into such of about that many rows."""
-    group: list[FileScanTask] = []
-    held = 0
-    for task in tasks:
-        group.append(task)
-        held += task.file.record_count
-        if held >= rows:
-            yield group
-            group, held = [], 0
-    if group:
-        yield group
-
-
-def _one_ahead(begun: Iterator[Iterable[Item]]) -> Iterator[list[Item]]:
-    """Let the next group be loaded while one is looked at."""
-    pending: deque[Iterable[Item]] = deque(islice(begun, 1))
-    while pending:
-        pending.extend(islice(begun, 1))
-        yield list(pending.popleft())
-
-
-def _which_are_sought(texts: list[Column], sought: pa.Table) -> list[Column]:
-    """Tell for each file which of its texts are sought, by one search on all cores."""
-    together = pa.chunked_array([chunk for each in texts for chunk in each.chunks], pa.string())
-    row = row_numbers(len(together))
-    found = pa.table({"text": together, "row": row}).join(sought, "text", join_type="left semi")
-    is_sought: Column = pc.is_in(row, value_set=found["row"])
-    ends = [0, *accumulate(len(each) for each in texts)]
-    return [is_sought.slice(first, end - first) for first, end in pairwise(ends)]
-
 
 def _spelled_out(column: Column) -> Column:
     return column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
 
 
 def gathered(tables: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:
-    """Join small tables to such of about that many rows."""
+    """Join small tables in a row that have the same columns to such of about that many rows."""
     pending: list[pa.Table] = []
     held = 0
     for table in tables:
-        pending.append(table)
-        held += table.num_rows
-        if held >= rows:
+        if not table.num_rows:
+            continue
+        if pending and (held >= rows or not table.schema.equals(pending[0].schema)):
             yield pa.concat_tables(pending)
             pending, held = [], 0
+        pending.append(table)
+        held += table.num_rows
     if pending:
         yield pa.concat_tables(pending)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import date
 from functools import partial
@@ -25,7 +26,7 @@ from modlake.pipeline.run_folder import RunFolder
 from modlake.pipeline.write_behind import WriteBehind
 
 if TYPE_CHECKING:
-    from modlake.pipeline.reuse import Lookup
+    from modlake.pipeline.reuse import Find, Lookup
 
 PARTS_PER_BATCH = 50
 """Parts of the inventory that are looked up at once: half a million images in memory."""
@@ -60,11 +61,11 @@ def write_fates(
     batches: list[ReusedBatch] = []
     own_job_ids: set[str] = set()
     reused_in_quarantine = 0
-    with WriteBehind(store) as writer:
+    with WriteBehind(store) as writer, _looked_up(lookup, draft) as find:
         manifests = ManifestWriter(writer, folder.manifest_uri, limits)
-        for parts in _in_batches(draft.parts(), PARTS_PER_BATCH if lookup is not None else 1):
+        for parts in _in_batches(draft.parts(), PARTS_PER_BATCH if find is not None else 1):
             batch = pa.concat_tables(parts)
-            reused = _Reused(batch, lookup)
+            reused = _Reused(batch, find)
             first = len(inventory_uris)
             for number, part in enumerate(_parts_like(parts, _decide(batch, reused)), start=first):
                 uri = folder.inventory_uri(number)
@@ -79,15 +80,30 @@ def write_fates(
     return Fates(inventory_uris, manifests.shards, batches, own_job_ids, reused_in_quarantine)
 
 
+def _looked_up(lookup: Lookup | None, draft: InventoryDraft) -> AbstractContextManager[Find | None]:
+    """Return what finds judgements batch by batch; None when nothing is to be looked up."""
+    if lookup is None:
+        return nullcontext(None)
+    return lookup.over(
+        lambda: (_sought(pa.concat_tables(parts)) for parts in _in_batches(draft.parts(), PARTS_PER_BATCH)),
+        draft.listed,
+    )
+
+
+def _sought(listed: pa.Table) -> pa.Table:
+    """Return the images that a judgement may be found for: eligible ones, and those in quarantine."""
+    has_code: Column = pc.equal(listed["error_code"], pa.scalar(QUARANTINED))
+    is_away: Column = pc.fill_null(has_code, False)
+    is_sought: Column = pc.or_(pc.equal(listed["fate"], pa.scalar(ELIGIBLE)), is_away)
+    return listed.filter(is_sought)
+
+
 class _Reused:
     """The images of a batch that were judged before."""
 
-    def __init__(self, batch: pa.Table, lookup: Lookup | None) -> None:
-        has_code: Column = pc.equal(batch["error_code"], pa.scalar(QUARANTINED))
-        is_away: Column = pc.fill_null(has_code, False)
-        is_sought: Column = pc.or_(pc.equal(batch["fate"], pa.scalar(ELIGIBLE)), is_away)
-        sought = batch.filter(is_sought)
-        self.judgements = lookup(sought) if lookup is not None and sought.num_rows else None
+    def __init__(self, batch: pa.Table, find: Find | None) -> None:
+        sought = _sought(batch)
+        self.judgements = find(sought) if find is not None and sought.num_rows else None
         was_judged: Column = pc.is_valid(self.reused_from(sought))
         self.listed = sought.filter(was_judged)
         self.in_quarantine = self.listed.num_rows - self.listed["error_code"].null_count

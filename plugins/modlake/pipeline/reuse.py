@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import date
 from enum import StrEnum
@@ -16,7 +17,7 @@ from modlake.pipeline.run_folder import RunFolder
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    Lookup = Callable[[pa.Table], "Judgements"]
+    Find = Callable[[pa.Table], "Judgements"]
 
 
 class ReuseMode(StrEnum):
@@ -59,6 +60,17 @@ class Judgements:
     labels: pa.Table
 
 
+class Lookup(Protocol):
+    """Finds the judgements of listed images: tables with source_ref, etag and size_bytes in key order."""
+
+    def over(self, batches: Callable[[], Iterable[pa.Table]], images: int) -> AbstractContextManager[Find]:
+        """Return what finds the judgements of each of these batches, about so many images together.
+
+        All of them are told beforehand, so that the ledger is read once for all.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class PublishedRun:
     """The run that is the truth of a day."""
@@ -68,7 +80,7 @@ class PublishedRun:
 
 
 class JudgementLedger(Protocol):
-    """What was judged before. Listed images are tables with source_ref, etag and size_bytes in key order."""
+    """What was judged before."""
 
     def published_run(self, day: date) -> PublishedRun | None:
         """Return the run that is published for a day."""

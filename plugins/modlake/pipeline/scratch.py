@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import threading
 from collections.abc import Iterator
 
 import pyarrow as pa
@@ -12,12 +13,16 @@ Position = tuple[int, ...]
 
 
 class TableScratch:
-    """Keeps tables in a temporary file, compressed, and gives them back in the order of their positions."""
+    """Keeps tables in a temporary file, compressed, and gives them back in the order of their positions.
+
+    Threads may add at the same time.
+    """
 
     def __init__(self, schema: pa.Schema) -> None:
         self._schema = schema
         self._file = tempfile.TemporaryFile(prefix="modlake-")  # noqa: SIM115 closed by close()
         self._places: list[tuple[Position, int, int]] = []
+        self._lock = threading.Lock()
 
     def close(self) -> None:
         """Give the room back."""
@@ -28,18 +33,30 @@ class TableScratch:
         with ipc.new_stream(sink, self._schema, options=ipc.IpcWriteOptions(compression="lz4")) as writer:
             writer.write_table(table)
         body = sink.getvalue()
-        self._places.append((position, self._file.seek(0, 2), body.size))
-        self._file.write(body)
+        with self._lock:
+            self._places.append((position, self._file.seek(0, 2), body.size))
+            self._file.write(body)
+
+    def tables(self, first: int) -> Iterator[pa.Table]:
+        """Yield the tables whose position begins with that number."""
+        for position, offset, size in sorted(self._places):
+            if position[0] == first:
+                yield self._read(offset, size)
 
     def parts(self, rows: int) -> Iterator[pa.Table]:
         """Yield all rows in order, that many at a time; the last part may have fewer."""
         held = self._schema.empty_table()
         for _, offset, size in sorted(self._places):
-            self._file.seek(offset)
-            held = pa.concat_tables([held, ipc.open_stream(self._file.read(size)).read_all()])
+            held = pa.concat_tables([held, self._read(offset, size)])
             whole = held.num_rows - held.num_rows % rows
             for first in range(0, whole, rows):
                 yield held.slice(first, rows).combine_chunks()
             held = held.slice(whole)
         if held.num_rows:
             yield held.combine_chunks()
+
+    def _read(self, offset: int, size: int) -> pa.Table:
+        with self._lock:
+            self._file.seek(offset)
+            body = self._file.read(size)
+        return ipc.open_stream(body).read_all()
