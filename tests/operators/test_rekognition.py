@@ -366,6 +366,20 @@ def test_a_group_of_more_jobs_than_run_at_once_holds_no_worker(
     assert trigger.wake_at > datetime.now(UTC) + timedelta(hours=23)
 
 
+def test_a_group_that_is_full_in_spite_of_a_refusal_holds_no_worker(
+    aws: FakeRekognition, clock: FakeTime, store: Store, context: Any
+) -> None:
+    aws.script = SLOW
+    # The first manifest has to wait, and the two after it get a job.
+    aws.faults["StartMediaAnalysisJob"] = ["ThrottlingException"]
+    with pytest.raises(TaskDeferred) as deferred:
+        analyse(deferrable=True, jobs_at_once=2).execute(context)
+
+    trigger = deferred.value.trigger
+    assert (clock.slept, len(aws.started), trigger.job_ids) == ([], 2, list(aws.jobs))
+    assert trigger.wake_at > datetime.now(UTC) + timedelta(hours=23)
+
+
 @both
 def test_the_deadline_ends_a_wait_and_says_why(
     aws: FakeRekognition, clock: FakeTime, store: Store, context: Any, make: Make

@@ -175,7 +175,7 @@ class MediaAnalysisBaseOperator(AwsBaseOperator[RekognitionHook]):
 
     def _may_end_soon(self, reconciler: MediaAnalysisReconciler, progress: Progress) -> bool:
         """Tell whether a short wait in the worker may spare a deferral, or fill a slot that was refused."""
-        if reconciler.trouble is not None:
+        if reconciler.is_held_up:
             return True
         ended = [job for job in reconciler.jobs.values() if job["Status"] == SUCCEEDED]
         took = max(map(duration_seconds, ended), default=0.0)
@@ -184,7 +184,7 @@ class MediaAnalysisBaseOperator(AwsBaseOperator[RekognitionHook]):
     def _defer(self, progress: Progress, deadline: datetime, reconciler: MediaAnalysisReconciler) -> None:
         now = datetime.now(UTC)
         wake_at = deadline
-        if progress.awaiting and reconciler.trouble is not None:
+        if progress.awaiting and reconciler.is_held_up:
             # A slot may come free outside of this task too.
             pause = max(self.poll_interval, RETRY_SECONDS) * random.uniform(1, 2)  # noqa: S311
             wake_at = min(deadline, now + timedelta(seconds=pause))

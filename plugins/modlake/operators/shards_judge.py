@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from modlake.pipeline.submissions import Submission
 
 Judge = Callable[[list["Shard"]], None]
+
+LOOKS_AT_ONCE = 8
+"""Each is three requests to S3, which take the time of the network."""
 
 
 @dataclass
@@ -49,9 +53,10 @@ class ShardsJudge:
 
         :raises BulkAnalysisDeniedError: jobs are denied, and the run was asked for bulk analysis alone
         """
+        self._judge(list(shards))
+        # Not before: a task that defers needs no pyarrow, which takes longer to import than all else.
         from modlake.pipeline.image_retries import plan_retries
 
-        self._judge(list(shards))
         for retry in range(1, self.plan.image_retries + 1):
             retries = plan_retries(self.store, self.plan, [shard.shard for shard in shards], retry)
             if not retries:
@@ -66,6 +71,7 @@ class ShardsJudge:
     def _judge(self, shards: list[Shard]) -> None:
         judged: set[str] = set()
         while True:
+            self._find_engines(shards)
             sync = [
                 shard
                 for shard in shards
@@ -105,14 +111,18 @@ class ShardsJudge:
         return submission is not None and submission.job_id is not None
 
     def _engine(self, shard: Shard) -> Engine:
-        key = shard.shard, shard.retry
-        if key not in self._engines:
-            self._engines[key] = self._found_engine(shard)
-        return self._engines[key]
+        return self._engines[shard.shard, shard.retry]
 
-    def _found_engine(self, shard: Shard) -> Engine:
-        claim = Claim(self.store, self.plan, shard)
-        submission = claim.latest()
+    def _find_engines(self, shards: list[Shard]) -> None:
+        unknown = [shard for shard in shards if (shard.shard, shard.retry) not in self._engines]
+        with ThreadPoolExecutor(LOOKS_AT_ONCE) as threads:
+            claims = [Claim(self.store, self.plan, shard) for shard in unknown]
+            for shard, claim, submission in zip(
+                unknown, claims, threads.map(Claim.latest, claims), strict=True
+            ):
+                self._engines[shard.shard, shard.retry] = self._found_engine(claim, submission)
+
+    def _found_engine(self, claim: Claim, submission: Submission | None) -> Engine:
         if self.prefers is Engine.BULK:
             return Engine.BULK if submission is None else engine_of(submission)
         if submission is None:

@@ -14,6 +14,7 @@ from modlake.pipeline.object_store import ObjectStore
 from modlake.pipeline.outcomes import FailureCode, is_worth_a_retry
 from modlake.pipeline.plan import Plan, Shard
 from modlake.pipeline.second_look import let_second_pass
+from modlake.pipeline.side_by_side import side_by_side
 
 
 def plan_retries(store: ObjectStore, plan: Plan, shards: Iterable[int], retry: int) -> list[Shard]:
@@ -24,7 +25,7 @@ def plan_retries(store: ObjectStore, plan: Plan, shards: Iterable[int], retry: i
 
     Raises ModlakeTerminalError as :func:`~modlake.pipeline.answers.read_answers` does.
     """
-    found = (_plan_retry(store, plan, shard, retry) for shard in shards)
+    found = side_by_side(lambda shard: _plan_retry(store, plan, shard, retry), shards)
     return [shard for shard in found if shard is not None]
 
 

@@ -281,6 +281,11 @@ class MediaAnalysisReconciler:
         return tuple(job["JobId"] for job in self.jobs.values() if job["Status"] in ACTIVE_STATUSES)
 
     @property
+    def is_held_up(self) -> bool:
+        """Tell whether the last pass left undone what another one soon may do."""
+        return self.trouble is not None and not self._is_full
+
+    @property
     def _is_full(self) -> bool:
         return self._jobs_at_once is not None and len(self.active_job_ids) >= self._jobs_at_once
 
