@@ -53,8 +53,9 @@ class JudgementLookup:
     publication may have been cut short between the tables.
 
     :param published: the ids of published runs; rows of others are not looked at
-    :param key: the columns that tell that an image is the same
-    :param span: where all listed images lie, when the key holds their source_ref
+    :param keys: the columns that tell that an image is the same; an image that is not found by the first is
+        sought by the next, whose columns must be among those of the first
+    :param span: where all listed images lie, when every key holds their source_ref
     :param originals: regard a judgement only in the day that it was made for, so that a lake in which every
         day carries over the ones before is not read as often as it has days
     """
@@ -67,12 +68,14 @@ class JudgementLookup:
         *,
         images_filter: BooleanExpression,
         labels_filter: BooleanExpression,
-        key: tuple[str, ...],
+        keys: tuple[tuple[str, ...], ...],
         span: Span | None,
         originals: bool,
     ) -> None:
         self._published = pa.array(published, pa.string())
-        self._key = key
+        self._keys = keys
+        # What is found by any key is found by the last one, too.
+        self._sought = keys[-1][0]
         self._is_by_ref = span is not None
         self._originals = originals
         self._plan_images: Callable[[], TableFiles] = lambda: TableFiles(
@@ -86,7 +89,7 @@ class JudgementLookup:
         sought, labelled = TextFilter(images), TextFilter(images)
         first_refs: list[str] = []
         for batch in batches():
-            sought.add(batch[self._key[0]])
+            sought.add(batch[self._sought])
             if self._is_by_ref and batch.num_rows:
                 first_refs.append(batch["source_ref"][0].as_py())
         with (
@@ -94,7 +97,7 @@ class JudgementLookup:
             closing(_Candidates(_LABELS, first_refs)) as label_rows,
         ):
             if not sought.is_empty:
-                found = self._plan_images().find(self._key[0], sought, rows_at_once=ROWS_KEPT_AT_ONCE)
+                found = self._plan_images().find(self._sought, sought, rows_at_once=ROWS_KEPT_AT_ONCE)
                 for refs in side_by_side(partial(self._keep_images, image_rows), enumerate(found)):
                     labelled.add(refs)
             if not labelled.is_empty:
@@ -112,41 +115,16 @@ class JudgementLookup:
         return regarded["source_ref"].filter(has_labels)
 
     def _find(self, listed: pa.Table, image_rows: _Candidates, label_rows: _Candidates) -> Judgements:
-        matches = self._match(listed, image_rows.of(listed))
-        labels = _labels_of(matches, label_rows.of(listed))
-        counts = labels.group_by("source_ref", use_threads=False).aggregate([("label", "count")])
-        held: Column = counts["label_count"].take(
-            pc.index_in(matches["source_ref"], value_set=counts["source_ref"])
-        )
-        is_whole: Column = pc.equal(pc.fill_null(held, 0), matches["label_count"])
-        images = matches.filter(is_whole)
-        return Judgements(images, _only(labels, labels["source_ref"], images["source_ref"]))
-
-    def _match(self, listed: pa.Table, candidates: Iterable[pa.Table]) -> pa.Table:
-        """Return a row of ``images`` for each listed image that has one; ``judged_ref`` is its name there."""
-        asked = _joined(listed, self._key)
-        found = pa.concat_tables(
-            [
-                _with_same(_IMAGES.empty_table(), self._key),
-                *(
-                    _only(rows, rows[_SAME], asked)
-                    for rows in (_with_same(each, self._key) for each in candidates)
-                ),
-            ]
-        )
-        newest_first = pc.sort_indices(
-            found,
-            sort_keys=[("judged_at", "descending"), ("day", "descending"), ("source_ref", "ascending")],
-        )
-        row: Column = pc.index_in(asked, value_set=found[_SAME].take(newest_first))
-        matches = found.drop_columns([_SAME]).take(newest_first.take(row.drop_null()))
-        is_matched: Column = pc.is_valid(row)
-        reused_from = pc.coalesce(matches["reused_from"], pc.cast(matches["day"], pa.string()))
-        names = ["judged_ref" if name == "source_ref" else name for name in matches.column_names]
-        return (
-            matches.set_column(matches.column_names.index("reused_from"), "reused_from", reused_from)
-            .rename_columns(names)
-            .append_column("source_ref", listed["source_ref"].filter(is_matched))
+        found: list[Judgements] = []
+        for key in self._keys:
+            if found:
+                is_found = pc.is_in(listed["source_ref"], value_set=found[-1].images["source_ref"])
+                listed = listed.filter(pc.invert(is_found))
+            if listed.num_rows:
+                found.append(_find_by(key, listed, image_rows, label_rows))
+        return Judgements(
+            images=pa.concat_tables([each.images for each in found]),
+            labels=pa.concat_tables([each.labels for each in found]),
         )
 
     def _regarded(self, rows: pa.Table) -> pa.Table:
@@ -182,6 +160,45 @@ class _Candidates:
         """Yield the rows that may be of a batch, or of images of it."""
         first = bisect_right(self._first_refs, listed["source_ref"][0].as_py())
         return gathered(self._scratch.tables(max(first - 1, 0)), ROWS_COMPARED_AT_ONCE)
+
+
+def _find_by(
+    key: tuple[str, ...], listed: pa.Table, image_rows: _Candidates, label_rows: _Candidates
+) -> Judgements:
+    matches = _match(key, listed, image_rows.of(listed))
+    labels = _labels_of(matches, label_rows.of(listed))
+    counts = labels.group_by("source_ref", use_threads=False).aggregate([("label", "count")])
+    held: Column = counts["label_count"].take(
+        pc.index_in(matches["source_ref"], value_set=counts["source_ref"])
+    )
+    is_whole: Column = pc.equal(pc.fill_null(held, 0), matches["label_count"])
+    images = matches.filter(is_whole)
+    return Judgements(images, _only(labels, labels["source_ref"], images["source_ref"]))
+
+
+def _match(key: tuple[str, ...], listed: pa.Table, candidates: Iterable[pa.Table]) -> pa.Table:
+    """Return a row of ``images`` for each listed image that has one; ``judged_ref`` is its name there."""
+    asked = _joined(listed, key)
+    found = pa.concat_tables(
+        [
+            _with_same(_IMAGES.empty_table(), key),
+            *(_only(rows, rows[_SAME], asked) for rows in (_with_same(each, key) for each in candidates)),
+        ]
+    )
+    newest_first = pc.sort_indices(
+        found,
+        sort_keys=[("judged_at", "descending"), ("day", "descending"), ("source_ref", "ascending")],
+    )
+    row: Column = pc.index_in(asked, value_set=found[_SAME].take(newest_first))
+    matches = found.drop_columns([_SAME]).take(newest_first.take(row.drop_null()))
+    is_matched: Column = pc.is_valid(row)
+    reused_from = pc.coalesce(matches["reused_from"], pc.cast(matches["day"], pa.string()))
+    names = ["judged_ref" if name == "source_ref" else name for name in matches.column_names]
+    return (
+        matches.set_column(matches.column_names.index("reused_from"), "reused_from", reused_from)
+        .rename_columns(names)
+        .append_column("source_ref", listed["source_ref"].filter(is_matched))
+    )
 
 
 def _labels_of(matches: pa.Table, candidates: Iterable[pa.Table]) -> pa.Table:

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import date
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
 from pyiceberg.catalog import Catalog
 
 from modlake.lake.filters import all_of, between, equal_to, one_of
 from modlake.lake.judgement_lookup import SAME_CONTENT, SAME_OBJECT, JudgementLookup
 from modlake.lake.schemas import IMAGES_TABLE, JOBS_TABLE, LABELS_TABLE, RUNS_TABLE
 from modlake.pipeline.outcomes import Outcome
-from modlake.pipeline.reuse import Judgements, PublishedRun, Wanted
+from modlake.pipeline.reuse import PublishedRun, Wanted
 
 if TYPE_CHECKING:
-    from modlake.pipeline.reuse import Find, Lookup
+    from modlake.pipeline.reuse import Lookup
 
 
 class LakeLedger:
@@ -49,10 +44,9 @@ class LakeLedger:
             ),
             "labels_filter": model,
         }
-        same_object = self._lookup(key=SAME_OBJECT, span=span, originals=True, **filters)
-        if not wanted.by_content:
-            return same_object
-        return _Either(same_object, self._lookup(key=SAME_CONTENT, span=None, originals=True, **filters))
+        if wanted.by_content:
+            return self._lookup(keys=(SAME_OBJECT, SAME_CONTENT), span=None, originals=True, **filters)
+        return self._lookup(keys=(SAME_OBJECT,), span=span, originals=True, **filters)
 
     def carried_over(self, day: date, run_id: str, span: tuple[str, str]) -> Lookup:
         """Return what finds the judgements that a published run has carried over already."""
@@ -60,7 +54,7 @@ class LakeLedger:
         return self._lookup(
             images_filter=all_of(of_run, equal_to("outcome", Outcome.REUSED)),
             labels_filter=of_run,
-            key=SAME_OBJECT,
+            keys=(SAME_OBJECT,),
             span=span,
             originals=False,
         )
@@ -88,29 +82,3 @@ class LakeLedger:
             [run.run_id for run in self._runs.values()],
             **arguments,
         )
-
-
-@dataclass(frozen=True, slots=True)
-class _Either:
-    """Looks images up in one way, and those that it does not find in another."""
-
-    first: Lookup
-    second: Lookup
-
-    @contextmanager
-    def over(self, batches: Callable[[], Iterable[pa.Table]], images: int) -> Iterator[Find]:
-        with self.first.over(batches, images) as find_first, self.second.over(batches, images) as find_second:
-
-            def find(listed: pa.Table) -> Judgements:
-                found = find_first(listed)
-                is_found = pc.is_in(listed["source_ref"], value_set=found.images["source_ref"])
-                others = listed.filter(pc.invert(is_found))
-                if not others.num_rows:
-                    return found
-                more = find_second(others)
-                return Judgements(
-                    images=pa.concat_tables([found.images, more.images]),
-                    labels=pa.concat_tables([found.labels, more.labels]),
-                )
-
-            yield find
