@@ -99,6 +99,7 @@ def test_exists_is_about_the_exact_key(
     ("code", "status", "kind", "mend"),
     [
         ("NoSuchKey", 404, ObjectNotFoundError, "write it first"),
+        ("404", 404, ModlakeTransientError, "cut off"),
         ("NoSuchBucket", 404, ModlakeTerminalError, "no bucket 'work'"),
         ("AccessDenied", 403, ModlakeTerminalError, "allow s3:GetObject"),
         ("InvalidAccessKeyId", 403, ModlakeTerminalError, "renew"),

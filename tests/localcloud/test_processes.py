@@ -48,6 +48,7 @@ def test_a_detached_process_is_found_and_stopped(daemon_of: Callable[[str], Daem
     daemon = daemon_of(SLEEP)
     process = daemon.spawn()
     assert daemon.find() == process
+    daemon.wait_until(lambda: up(daemon), 10)  # a process that only just begins has no command line yet
     assert daemon.has_command(process)
     assert os.getsid(process.pid) == process.pid
     assert daemon.stop()

@@ -225,6 +225,9 @@ def _client_error(error: ClientError, permission: str, uri: str) -> ModlakeError
         return ModlakeTerminalError(
             f"S3 doesn't accept the credentials for {uri} ({code}): renew those of the connection."
         )
+    if code.isdigit() and not error.operation_name.startswith("Head"):
+        # botocore's code for an error without the XML that S3 sends with each but those of HEAD requests.
+        return ModlakeTransientError(f"S3's answer about {uri} was cut off (HTTP {code}): try again later.")
     if code == WRITE_CONFLICT or status >= 500 or status == 429 or code == "RequestTimeout":
         return ModlakeTransientError(f"S3 can't serve {uri} now ({code}): try again later.")
     return ModlakeTerminalError(
