@@ -122,7 +122,8 @@ def test_two_attempts_alive_at_once(scene: Scene) -> None:
     run = scene.new_run()
     assert run.proceed(until="analyse[0]").ending == "success"
     attempts = [run.start() for _ in range(2)]
-    assert [attempt.wait().ending for attempt in attempts] == ["success", "success"]
+    outcomes = [attempt.wait() for attempt in attempts]
+    assert [each.ending for each in outcomes] == ["success", "success"], [each.error for each in outcomes]
     assert run.proceed().ending == "success"
     scene.assert_as_undisturbed(run.day)
 
