@@ -26,7 +26,7 @@ from modlake.lake.catalog import ensure_tables
 from modlake.lake.publish import publish_day
 from modlake.lake.schemas import PUBLISHED_TABLES
 from modlake.pipeline.audit import audit_day
-from modlake.pipeline.media_analysis import MediaAnalysisReconciler, analyses_of
+from modlake.pipeline.media_analysis import MediaAnalysisReconciler, analysis_of
 from modlake.pipeline.object_store import ListedObject
 from tests.support.days import judge_day, land_day, plan_day, upload
 from tests.support.fake_rekognition import FakeRekognition
@@ -85,7 +85,7 @@ def run(shards: int = 40) -> dict[str, Any]:
     plan = plan_day(store, images_per_manifest=IMAGES_PER_MANIFEST, **GROUPS)
     requests["plan"] = store.take()
     for group in plan.groups:
-        analyses = analyses_of(store, plan, group, Memory())
+        analyses = [analysis_of(store, plan, plan.shards[number], Memory()) for number in group]
         reconciler = MediaAnalysisReconciler(
             aws, analyses, report=lambda _: None, jobs_at_once=GROUPS["jobs_at_once"]
         )

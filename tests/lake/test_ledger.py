@@ -377,6 +377,20 @@ def test_an_image_in_quarantine_stays_in_its_day(pipeline: Pipeline, catalog: Ca
     assert not publication.changed
 
 
+def test_an_image_in_quarantine_is_found_although_it_is_listed_after_all_others(
+    pipeline: Pipeline, catalog: Catalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("modlake.pipeline.inventory.ROWS_PER_PART", 2)
+    monkeypatch.setattr("modlake.pipeline.fates.PARTS_PER_BATCH", 1)
+    names = [f"{letter}.jpg" for letter in "abcdef"]
+    pipeline.upload(*names)
+    pipeline.run(DAY)
+    quarantine(pipeline, "b.jpg")
+    plan, _ = pipeline.run(DAY, quarantined=quarantined_objects(catalog, DAY))
+    assert (plan.reused, plan.ineligible, len(plan.reused_batches)) == (6, 0, 3)
+    assert pipeline.outcomes(DAY) == dict.fromkeys(names, ("reused", "2026-11-21"))
+
+
 def test_an_image_in_quarantine_cannot_be_judged_anew(pipeline: Pipeline, catalog: Catalog) -> None:
     pipeline.upload("a.jpg", "b.jpg")
     pipeline.run(DAY)
@@ -433,6 +447,16 @@ def test_a_data_file_is_read_once_however_many_batches_are_looked_up(
 
     assert (plan.reused, len(plan.reused_batches)) == (20, 10)
     assert len(opened) == len(set(opened)) == 8
+
+
+def test_a_file_that_only_pyiceberg_can_read_is_filtered_like_any_other(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline.upload("a.jpg", "b.jpg")
+    pipeline.run(DAY, parameters=AnalysisParameters(60.0, None))
+    monkeypatch.setattr(TableFiles, "_open", lambda *_: None)
+    assert pipeline.plan(NEXT_DAY, parameters=AnalysisParameters(60.0, None)).reused == 2
+    assert pipeline.plan(NEXT_DAY, parameters=AnalysisParameters(50.0, None)).reused == 0
 
 
 def test_without_any_judgement_nothing_is_looked_up(pipeline: Pipeline) -> None:

@@ -19,7 +19,7 @@ from modlake.pipeline.media_analysis import (
     MediaAnalysisReconciler,
     Progress,
     TokenParametersMismatchError,
-    analyses_of,
+    analysis_of,
     failure_of,
     has_ended,
 )
@@ -90,10 +90,9 @@ class Task:
     def attempt(
         self, first_generations: dict[str, int] | None = None, jobs_at_once: int | None = None
     ) -> MediaAnalysisReconciler:
-        numbers = [shard.shard for shard in self.plan.shards]
         return MediaAnalysisReconciler(
             self.aws,
-            analyses_of(self.store, self.plan, numbers, self.memory),
+            [analysis_of(self.store, self.plan, shard, self.memory) for shard in self.plan.shards],
             report=self.lines.append,
             first_generations=first_generations,
             jobs_at_once=jobs_at_once,

@@ -29,7 +29,12 @@ from modlake.policy.policy import Policy, Verdict
 
 ROWS_PER_FILE = 1_000_000
 
-_PREVIOUS = ("source_ref", "verdict", "policy", "policy_version", "rule", "mode", "run_id")
+_PREVIOUS = pa.schema(
+    [
+        DECISIONS_TABLE.row_schema.field(name)
+        for name in ("source_ref", "verdict", "policy", "policy_version", "rule", "mode", "run_id")
+    ]
+)
 # By these a decision is told from another one of the same policy about the same image.
 _SAME = ("verdict", "rule")
 _SAME_ROW = (*_SAME, "policy_version", "mode", "run_id")
@@ -111,7 +116,7 @@ class DayDecisions:
         self._previous = TableFiles(
             catalog.load_table(DECISIONS_TABLE.identifier),
             equal_to("day", published.day.isoformat()),
-            pa.schema([DECISIONS_TABLE.row_schema.field(name) for name in _PREVIOUS]),
+            _PREVIOUS,
         )
         self._hits: Counter[_Key] = Counter()
         self._unchanged: Counter[_Key] = Counter()
@@ -207,8 +212,7 @@ class DayDecisions:
             rows.filter(pc.is_in(rows["source_ref"], value_set=source_refs))
             for rows in self._previous.read(span)
         ]
-        columns = pa.schema([DECISIONS_TABLE.row_schema.field(name) for name in _PREVIOUS])
-        return pa.concat_tables([columns.empty_table(), *found])
+        return pa.concat_tables([_PREVIOUS.empty_table(), *found])
 
     def _compare(self, decided: pa.Table, before: pa.Table) -> None:
         row: Column = pc.index_in(decided["source_ref"], value_set=before["source_ref"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from functools import partial
@@ -87,14 +86,14 @@ class JudgementLookup:
     def over(self, batches: Callable[[], Iterable[pa.Table]], images: int) -> Iterator[Find]:
         """Read the tables once for all batches, and return what finds the judgements of one."""
         sought, labelled = TextFilter(images), TextFilter(images)
-        first_refs: list[str] = []
+        spans: list[Span] = []
         for batch in batches():
             sought.add(batch[self._sought])
             if self._is_by_ref and batch.num_rows:
-                first_refs.append(batch["source_ref"][0].as_py())
+                spans.append(_span(batch))
         with (
-            closing(_Candidates(_IMAGES, first_refs)) as image_rows,
-            closing(_Candidates(_LABELS, first_refs)) as label_rows,
+            closing(_Candidates(_IMAGES, spans)) as image_rows,
+            closing(_Candidates(_LABELS, spans)) as label_rows,
         ):
             if not sought.is_empty:
                 found = self._plan_images().find(self._sought, sought, rows_at_once=ROWS_KEPT_AT_ONCE)
@@ -115,13 +114,14 @@ class JudgementLookup:
         return regarded["source_ref"].filter(has_labels)
 
     def _find(self, listed: pa.Table, image_rows: _Candidates, label_rows: _Candidates) -> Judgements:
+        span = _span(listed) if self._is_by_ref else None
         found: list[Judgements] = []
         for key in self._keys:
             if found:
                 is_found = pc.is_in(listed["source_ref"], value_set=found[-1].images["source_ref"])
                 listed = listed.filter(pc.invert(is_found))
             if listed.num_rows:
-                found.append(_find_by(key, listed, image_rows, label_rows))
+                found.append(_find_by(key, listed, image_rows.of(span), label_rows.of(span)))
         return Judgements(
             images=pa.concat_tables([each.images for each in found]),
             labels=pa.concat_tables([each.labels for each in found]),
@@ -133,14 +133,15 @@ class JudgementLookup:
 
 
 class _Candidates:
-    """Rows that may be of listed images, on disk; by their batches where these have bounds.
+    """Rows that may be of listed images, on disk, by the batches of these.
 
-    :param first_refs: the first source_ref of each batch, ascending; none where rows may be of any batch
+    :param spans: where the images of each batch lie. They may overlap: what lies in quarantine is listed
+        after all others. None where any row may be of any batch
     """
 
-    def __init__(self, schema: pa.Schema, first_refs: list[str]) -> None:
+    def __init__(self, schema: pa.Schema, spans: list[Span]) -> None:
         self._scratch = TableScratch(schema)
-        self._first_refs = first_refs
+        self._spans = spans
 
     def close(self) -> None:
         """Give the disk's room back."""
@@ -149,24 +150,35 @@ class _Candidates:
     def add(self, numbered: tuple[int, pa.Table]) -> None:
         """Keep rows; their number is the place among others of the same batch."""
         number, rows = numbered
-        for batch in range(len(self._first_refs) - 1, 0, -1):
-            is_later: Column = pc.greater_equal(rows["source_ref"], pa.scalar(self._first_refs[batch]))
-            self._scratch.add((batch, number), rows.filter(is_later))
-            is_earlier: Column = pc.invert(is_later)
-            rows = rows.filter(is_earlier)
-        self._scratch.add((0, number), rows)
+        if not self._spans:
+            self._scratch.add((0, number), rows)
+        for batch, (first, last) in enumerate(self._spans):
+            is_within: Column = pc.and_(
+                pc.greater_equal(rows["source_ref"], pa.scalar(first)),
+                pc.less_equal(rows["source_ref"], pa.scalar(last)),
+            )
+            if pc.any(is_within).as_py():
+                self._scratch.add((batch, number), rows.filter(is_within))
 
-    def of(self, listed: pa.Table) -> Iterator[pa.Table]:
-        """Yield the rows that may be of a batch, or of images of it."""
-        first = bisect_right(self._first_refs, listed["source_ref"][0].as_py())
-        return gathered(self._scratch.tables(max(first - 1, 0)), ROWS_COMPARED_AT_ONCE)
+    def of(self, span: Span | None) -> Iterator[pa.Table]:
+        """Yield the rows that may be of the batch that lies there."""
+        batch = 0 if span is None else self._spans.index(span)
+        return gathered(self._scratch.tables(batch), ROWS_COMPARED_AT_ONCE)
+
+
+def _span(listed: pa.Table) -> Span:
+    bounds: Column = pc.min_max(listed["source_ref"]).as_py()
+    return bounds["min"], bounds["max"]
 
 
 def _find_by(
-    key: tuple[str, ...], listed: pa.Table, image_rows: _Candidates, label_rows: _Candidates
+    key: tuple[str, ...],
+    listed: pa.Table,
+    image_rows: Iterable[pa.Table],
+    label_rows: Iterable[pa.Table],
 ) -> Judgements:
-    matches = _match(key, listed, image_rows.of(listed))
-    labels = _labels_of(matches, label_rows.of(listed))
+    matches = _match(key, listed, image_rows)
+    labels = _labels_of(matches, label_rows)
     counts = labels.group_by("source_ref", use_threads=False).aggregate([("label", "count")])
     held: Column = counts["label_count"].take(
         pc.index_in(matches["source_ref"], value_set=counts["source_ref"])

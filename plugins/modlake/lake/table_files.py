@@ -78,9 +78,9 @@ class TableFiles:
         self._is_kept = expression_to_pyarrow(bound)
         filtered_by = {str(table.schema().find_column_name(each)) for each in extract_field_ids(bound)}
         self._read_names = [*columns.names, *sorted(filtered_by - set(columns.names))]
-        scan = table.scan(_within(row_filter, span), selected_fields=tuple(columns.names))
-        self._projection = scan.projection()
         schema = table.schema()
+        scan = table.scan(_within(row_filter, span), selected_fields=tuple(self._read_names))
+        self._projection = scan.projection()
         self._files = sorted(
             (
                 (task, statistics)
@@ -104,11 +104,11 @@ class TableFiles:
         yield from side_by_side(self._kept, gathered(found, rows_at_once))
 
     def _rows_found(self, scan: ArrowScan, column: str, sought: TextFilter, task: FileScanTask) -> pa.Table:
-        """Return rows of a file, with its own types, unless these are the table's."""
+        """Return rows of a file before the filter, with the types that it was read with."""
         file = self._open(task)
         if file is None:
-            rows = self._rows_of(scan, task)
-            return rows.filter(sought.may_hold(rows[column]))
+            rows = self._scanned(scan, task)
+            return rows.filter(sought.may_hold(rows[column])) if rows.num_rows else rows
         texts = file.read([column], use_threads=False)[column]
         is_found = sought.may_hold(texts)
         if not pc.any(is_found).as_py():
@@ -117,9 +117,7 @@ class TableFiles:
         return file.read(others, use_threads=False).append_column(column, texts).filter(is_found)
 
     def _kept(self, rows: pa.Table) -> pa.Table:
-        """Return the rows that pass the filter, with the table's types."""
-        if rows.schema.equals(self._columns):
-            return rows
+        """Return the rows that pass the filter, with the columns and types that were asked for."""
         spelled_out = pa.table({name: _spelled_out(rows[name]) for name in rows.column_names})
         return spelled_out.filter(self._is_kept).select(self._columns.names).cast(self._columns)
 
@@ -135,11 +133,11 @@ class TableFiles:
         return ArrowScan(self._table.metadata, self._table.io, self._projection, row_filter)
 
     def _rows_of(self, scan: ArrowScan, task: FileScanTask) -> pa.Table:
-        batches = [
-            pa.Table.from_batches([batch]).select(self._columns.names).cast(self._columns)
-            for batch in scan.to_record_batches([task])
-        ]
-        return pa.concat_tables([self._columns.empty_table(), *batches])
+        return self._scanned(scan, task).select(self._columns.names).cast(self._columns)
+
+    def _scanned(self, scan: ArrowScan, task: FileScanTask) -> pa.Table:
+        batches = list(scan.to_record_batches([task]))
+        return pa.Table.from_batches(batches) if batches else self._columns.empty_table()
 
     def _open(self, task: FileScanTask) -> pq.ParquetFile | None:
         """Open a file; None when it takes pyiceberg to read it, for its deletions or columns it lacks."""
@@ -164,11 +162,14 @@ def gathered(tables: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:
     for table in tables:
         if not table.num_rows:
             continue
-        if pending and (held >= rows or not table.schema.equals(pending[0].schema)):
+        if pending and not table.schema.equals(pending[0].schema):
             yield pa.concat_tables(pending)
             pending, held = [], 0
         pending.append(table)
         held += table.num_rows
+        if held >= rows:
+            yield pa.concat_tables(pending)
+            pending, held = [], 0
     if pending:
         yield pa.concat_tables(pending)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,7 @@ from modlake.exceptions import ModlakeTransientError
 from modlake.hooks.rekognition import BulkAnalysisDeniedError, RekognitionHook
 from modlake.hooks.service_quotas import ServiceQuotasHook
 from modlake.pipeline.bulk_access import noted_denial
-from modlake.pipeline.engine_claims import engine_of, latest_submission
+from modlake.pipeline.engine_claims import engine_of, latest_submissions
 from modlake.pipeline.engines import (
     BulkAccess,
     Engine,
@@ -29,8 +28,6 @@ if TYPE_CHECKING:
     from modlake.pipeline.object_store import ObjectStore
     from modlake.pipeline.plan import AnalysisParameters, Shard
     from modlake.pipeline.run_folder import RunFolder
-
-_READS_AT_ONCE = 16
 
 
 @dataclass(frozen=True)
@@ -70,15 +67,12 @@ class EngineChooser:
     def _claims(
         self, shards: list[Shard], parameters: AnalysisParameters, folder: RunFolder
     ) -> dict[int, Engine]:
-        with ThreadPoolExecutor(_READS_AT_ONCE) as readers:
-            found = readers.map(
-                lambda shard: latest_submission(self.store, folder.work_uri, shard, parameters), shards
-            )
-            return {
-                shard.shard: engine_of(submission)
-                for shard, submission in zip(shards, found, strict=True)
-                if submission is not None
-            }
+        found = latest_submissions(self.store, folder.work_uri, shards, parameters)
+        return {
+            shard.shard: engine_of(submission)
+            for shard, submission in zip(shards, found, strict=True)
+            if submission is not None
+        }
 
     def _access(self, work_uri: str) -> BulkAccess:
         denied = noted_denial(self.store, work_uri, datetime.now(UTC))

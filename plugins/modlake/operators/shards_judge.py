@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING
 from modlake.exceptions import ModlakeError
 from modlake.hooks.rekognition import BulkAnalysisDeniedError, RekognitionHook
 from modlake.pipeline.bulk_access import note_access, note_denial, noted_denial
-from modlake.pipeline.engine_claims import Claim, JudgedSynchronouslyError, engine_of
+from modlake.pipeline.engine_claims import Claim, JudgedSynchronouslyError, engine_of, latest_submissions
 from modlake.pipeline.engines import Engine, EngineChoice
 from modlake.pipeline.media_analysis import FAILED, NAME_SEARCH_PAGES, NoJobSlotError, shard_name
 
@@ -22,9 +21,6 @@ if TYPE_CHECKING:
     from modlake.pipeline.submissions import Submission
 
 Judge = Callable[[list["Shard"]], None]
-
-LOOKS_AT_ONCE = 8
-"""Each is three requests to S3, which take the time of the network."""
 
 
 @dataclass
@@ -99,32 +95,35 @@ class ShardsJudge:
         work_uri = self.plan.folder.work_uri
         unstarted: list[Shard] = []
         if noted_denial(self.store, work_uri, datetime.now(UTC)) is not None:
-            unstarted = [shard for shard in shards if not self._has_job(shard)]
+            unstarted = self._without_job(shards)
         try:
             self.by_bulk(shards)
         finally:  # also when the task is deferred, or a later Start is denied
-            if any(self._has_job(shard) for shard in unstarted):
+            if len(self._without_job(unstarted)) < len(unstarted):
                 note_access(self.store, work_uri, datetime.now(UTC))
 
-    def _has_job(self, shard: Shard) -> bool:
-        submission = Claim(self.store, self.plan, shard).latest()
-        return submission is not None and submission.job_id is not None
+    def _without_job(self, shards: list[Shard]) -> list[Shard]:
+        return [
+            shard
+            for shard, submission in zip(shards, self._latest(shards), strict=True)
+            if submission is None or submission.job_id is None
+        ]
+
+    def _latest(self, shards: list[Shard]) -> list[Submission | None]:
+        return latest_submissions(self.store, self.plan.folder.work_uri, shards, self.plan.parameters)
 
     def _engine(self, shard: Shard) -> Engine:
         return self._engines[shard.shard, shard.retry]
 
     def _find_engines(self, shards: list[Shard]) -> None:
         unknown = [shard for shard in shards if (shard.shard, shard.retry) not in self._engines]
-        with ThreadPoolExecutor(LOOKS_AT_ONCE) as threads:
-            claims = [Claim(self.store, self.plan, shard) for shard in unknown]
-            for shard, claim, submission in zip(
-                unknown, claims, threads.map(Claim.latest, claims), strict=True
-            ):
-                self._engines[shard.shard, shard.retry] = self._found_engine(claim, submission)
+        for shard, submission in zip(unknown, self._latest(unknown), strict=True):
+            self._engines[shard.shard, shard.retry] = self._found_engine(shard, submission)
 
-    def _found_engine(self, claim: Claim, submission: Submission | None) -> Engine:
+    def _found_engine(self, shard: Shard, submission: Submission | None) -> Engine:
         if self.prefers is Engine.BULK:
             return Engine.BULK if submission is None else engine_of(submission)
+        claim = Claim(self.store, self.plan, shard)
         if submission is None:
             return claim.take_for_single_calls(0)
         if engine_of(submission) is Engine.BULK and self._has_failed(submission):

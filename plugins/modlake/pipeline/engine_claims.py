@@ -6,6 +6,8 @@ write: so a manifest that one has submitted is never paid for through the other 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
     from modlake.pipeline.plan import AnalysisParameters, Plan, Shard
 
 _ENGINE = "Engine"
+
+LOOKS_AT_ONCE = 16
+"""Each is up to three requests to S3, which take the time of the network."""
 
 
 class JudgedSynchronouslyError(ModlakeTerminalError):
@@ -55,12 +60,17 @@ def require_bulk(submission: Submission, name: str) -> Submission:
     return submission
 
 
-def latest_submission(
-    store: ObjectStore, work_uri: str, shard: Shard, parameters: AnalysisParameters
-) -> Submission | None:
-    """Return what was submitted last for the images of a shard, None when nothing was."""
-    name = fingerprint(shard.images_sha256, parameters, shard.retry)
-    return StoredSubmissionLedger(store, work_uri, name, NoMemory()).latest()
+def latest_submissions(
+    store: ObjectStore, work_uri: str, shards: Iterable[Shard], parameters: AnalysisParameters
+) -> list[Submission | None]:
+    """Return for each shard what was submitted last for its images, None when nothing was."""
+
+    def latest(shard: Shard) -> Submission | None:
+        name = fingerprint(shard.images_sha256, parameters, shard.retry)
+        return StoredSubmissionLedger(store, work_uri, name, NoMemory()).latest()
+
+    with ThreadPoolExecutor(LOOKS_AT_ONCE) as threads:
+        return list(threads.map(latest, shards))
 
 
 class Claim:

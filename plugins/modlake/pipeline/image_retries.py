@@ -6,9 +6,12 @@ import hashlib
 from collections.abc import Iterable
 from datetime import datetime
 
+import pyarrow.compute as pc
+
 from modlake.pipeline.answers import read_answers
+from modlake.pipeline.columns import Column
 from modlake.pipeline.engines import Engine
-from modlake.pipeline.inventory import etags, read_shard_inventory, source_refs
+from modlake.pipeline.inventory import read_shard_inventory
 from modlake.pipeline.manifests import digest_images, manifest_body
 from modlake.pipeline.object_store import ObjectStore
 from modlake.pipeline.outcomes import FailureCode, is_worth_a_retry
@@ -32,14 +35,16 @@ def plan_retries(store: ObjectStore, plan: Plan, shards: Iterable[int], retry: i
 def _plan_retry(store: ObjectStore, plan: Plan, shard: int, retry: int) -> Shard | None:
     listed = read_shard_inventory(store, plan, shard)
     answers = read_answers(store, plan, shard, listed, retries=retry - 1)
-    codes = answers.images["error_code"].to_pylist()
     asks_again_itself = answers.jobs[-1].record.engine == Engine.SYNC
+    has_code: Column = pc.is_valid(answers.images["error_code"])
+    failed = answers.images.append_column("etag", listed["etag"]).filter(has_code)
     unanswered: list[tuple[str, str]] = []
-    for source_ref, etag, code in zip(source_refs(listed), etags(listed), codes, strict=True):
+    columns = (failed[name].to_pylist() for name in ("source_ref", "etag", "error_code"))
+    for source_ref, etag, code in zip(*columns, strict=True):
         if code == FailureCode.REWRITTEN:
             # The same ETag again: only the time tells this object from the one of an earlier try.
             unanswered.append((source_ref, f"{etag} {answers.rewritten[source_ref]}"))
-        elif code is not None and is_worth_a_retry(code) and not asks_again_itself:
+        elif is_worth_a_retry(code) and not asks_again_itself:
             unanswered.append((source_ref, etag))
     if not unanswered:
         return None

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from sys import maxsize
-from typing import cast
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -175,13 +174,3 @@ def read_shard_inventory(store: ObjectStore, plan: Plan, shard: int) -> pa.Table
             f"{rows.num_rows} of the inventory. Clear the plan task of that day to plan it anew."
         )
     return rows
-
-
-def etags(rows: pa.Table) -> list[str]:
-    """Return the ETags that an inventory lists."""
-    return cast("list[str]", rows["etag"].to_pylist())
-
-
-def source_refs(rows: pa.Table) -> list[str]:
-    """Return the images that rows of an inventory, or of landed images, are about."""
-    return cast("list[str]", rows["source_ref"].to_pylist())

@@ -432,12 +432,6 @@ def shard_name(shard: int, retry: int = 0) -> str:
     return f"shard {shard:05d}, retry {retry}" if retry else f"shard {shard:05d}"
 
 
-def analyses_of(store: ObjectStore, plan: Plan, shards: Iterable[int], memory: JobMemory) -> list[Analysis]:
-    """Return the analyses of a plan's shards; each keeps its ``jobs/<shard>.json`` up to date."""
-    by_number = {shard.shard: shard for shard in plan.shards}
-    return [analysis_of(store, plan, by_number[number], memory) for number in shards]
-
-
 def analysis_of(store: ObjectStore, plan: Plan, shard: Shard, memory: JobMemory) -> Analysis:
     """Return the analysis of a shard, or of a retry of some of its images."""
     identity = fingerprint(shard.images_sha256, plan.parameters, shard.retry)
