@@ -75,6 +75,25 @@ def test_workers_killed(scene: Scene, task: str, calls: list[dict[str, Any]]) ->
     scene.assert_as_undisturbed(run.day)
 
 
+# The first job of a group is started by its worker, the second by its trigger.
+POINTS_IN_TRIGGERER = {
+    "submit, around its record": s3("PutObject", SUBMISSION, nth=[2]),
+    "submit, after its record": s3("PutObject", SUBMISSION, after=True, nth=[2]),
+    "submit, before the call": rekognition(START, nth=[2]),
+    "submit, before the answer": rekognition(START, after=True, nth=[2]),
+    "persist": s3("PutObject", r"00\.job\.json", after=True, nth=[2]),
+    "poll": s3("PutObject", r"/jobs/00001.*\.json"),
+}
+
+
+@pytest.mark.parametrize("call", POINTS_IN_TRIGGERER.values(), ids=POINTS_IN_TRIGGERER)
+def test_triggers_killed(scene: Scene, call: dict[str, Any]) -> None:
+    run = scene.new_run(in_triggerer=True)
+    run.killed_at("analyse[0]", **call)
+    assert run.proceed().ending == "success"
+    scene.assert_as_undisturbed(run.day)
+
+
 @pytest.mark.parametrize("point", ["submit, before the answer", "commit of labels"])
 def test_a_new_run_after_a_kill(scene: Scene, point: str) -> None:
     """Nobody retries the killed run: the next one of the day takes up what it left."""
@@ -117,9 +136,10 @@ def test_storage_killed_in_the_middle_of_a_commit(scene: Scene, server: Server) 
     scene.assert_as_undisturbed(run.day)
 
 
-def test_two_attempts_alive_at_once(scene: Scene) -> None:
-    """As after a lost heartbeat: the old worker lives on beside the new one."""
-    run = scene.new_run()
+@pytest.mark.parametrize("in_triggerer", [False, True])
+def test_two_attempts_alive_at_once(scene: Scene, in_triggerer: bool) -> None:
+    """As after a lost heartbeat: the old worker, or trigger, lives on beside the new one."""
+    run = scene.new_run(in_triggerer=in_triggerer)
     assert run.proceed(until="analyse[0]").ending == "success"
     attempts = [run.start() for _ in range(2)]
     outcomes = [attempt.wait() for attempt in attempts]

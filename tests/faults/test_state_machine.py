@@ -164,9 +164,11 @@ class Moderation(RuleBasedStateMachine):
         self.world.s3.delete_object(Bucket="modlake-ugc", Key=f"uploads/{self.day}/{name}")
         del self.contents[name]
 
-    @rule(fresh=st.sampled_from([False, False, False, True]), kill_after=KILL_AFTER)
-    def run_anew(self, fresh: bool, kill_after: float | None) -> None:
-        self.run = self.new_run(fresh=fresh)
+    @rule(
+        fresh=st.sampled_from([False, False, False, True]), in_triggerer=st.booleans(), kill_after=KILL_AFTER
+    )
+    def run_anew(self, fresh: bool, in_triggerer: bool, kill_after: float | None) -> None:
+        self.run = self.new_run(fresh=fresh, in_triggerer=in_triggerer)
         self.proceed(kill_after)
 
     @rule(kill_after=KILL_AFTER)
@@ -304,9 +306,10 @@ class Moderation(RuleBasedStateMachine):
         """Whether a call is held, or has been: the kill comes a little late after a shorter delay."""
         return any(kind.endswith("delay") for _, kind, _ in self.world.ledger.recorded(after))
 
-    def new_run(self, *, fresh: bool = False, **arguments: Any) -> DagRun:
+    def new_run(self, *, fresh: bool = False, in_triggerer: bool = False, **arguments: Any) -> DagRun:
         self.report.runs += 1
-        return DagRun(self.world, self.day, f"run-{self.report.runs}", fresh=fresh, arguments=arguments)
+        name = f"run-{self.report.runs}"
+        return DagRun(self.world, self.day, name, fresh, in_triggerer, arguments=arguments)
 
     def next_task(self) -> str:
         if self.run.next_task() is None:

@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
@@ -161,7 +162,6 @@ def test_slow_jobs_are_deferred_with_every_setting(
     assert arguments.pop("wake_at") >= before + timedelta(hours=23, minutes=59)
     assert arguments == {
         "job_ids": list(aws.jobs),
-        "wait_for": "all",
         "poll_interval": 60,
         **HOOK_SETTINGS,
     }
@@ -322,62 +322,95 @@ def test_a_full_account_is_waited_out_in_the_worker(
     assert len(aws.started) == jobs_of(make)
 
 
-@both
 def test_a_full_account_is_waited_out_in_the_triggerer(
-    aws: FakeRekognition, clock: FakeTime, store: Store, context: Any, make: Make
+    aws: FakeRekognition, clock: FakeTime, store: Store, context: Any
 ) -> None:
     aws.slots = 0
     with pytest.raises(TaskDeferred) as deferred:
-        make(deferrable=True).execute(context)
+        start(deferrable=True).execute(context)
     trigger = deferred.value.trigger
 
     assert trigger.job_ids == []
-    assert trigger.wait_for == "any"
     assert timedelta(seconds=59) < trigger.wake_at - datetime.now(UTC) <= timedelta(seconds=120)
     aws.slots = None
     with suppress(TaskDeferred):  # the fake's jobs take 100 s by its clock, which is worth a deferral
-        resume(make, context, deferred.value, {"status": "waiting", "jobs": {}, "message": None})
-    assert len(aws.started) == jobs_of(make)
+        resume(start, context, deferred.value, {"status": "waiting", "jobs": {}, "message": None})
+    assert len(aws.started) == 1
 
 
-def test_a_free_slot_among_its_own_jobs_wakes_the_group(
-    aws: FakeRekognition, clock: FakeTime, store: Store, context: Any
-) -> None:
-    aws.slots = 2
-    aws.script = SLOW
-    with pytest.raises(TaskDeferred) as deferred:
-        analyse(deferrable=True).execute(context)
-
-    assert deferred.value.trigger.job_ids == list(aws.jobs)
-    assert deferred.value.trigger.wait_for == "any"
-
-
-def test_a_group_of_more_jobs_than_run_at_once_holds_no_worker(
-    aws: FakeRekognition, clock: FakeTime, store: Store, context: Any
-) -> None:
-    aws.script = SLOW
-    with pytest.raises(TaskDeferred) as deferred:
-        analyse(deferrable=True, jobs_at_once=2).execute(context)
-
-    trigger = deferred.value.trigger
-    assert (clock.slept, len(aws.started), trigger.job_ids) == ([], 2, list(aws.jobs))
-    # Only an own job that ends makes room.
-    assert trigger.wait_for == "any"
-    assert trigger.wake_at > datetime.now(UTC) + timedelta(hours=23)
-
-
-def test_a_group_that_is_full_in_spite_of_a_refusal_holds_no_worker(
-    aws: FakeRekognition, clock: FakeTime, store: Store, context: Any
+@pytest.mark.parametrize(
+    ("jobs_at_once", "slots", "faults", "expected"),
+    [
+        pytest.param(2, None, [], 2, id="more jobs than run at once"),
+        pytest.param(None, 2, [], 2, id="an account with two slots"),
+        pytest.param(None, 0, [], 0, id="a full account"),
+        # The first manifest has to wait, and the two after it get a job.
+        pytest.param(2, None, ["ThrottlingException"], 2, id="full in spite of a refusal"),
+    ],
+)
+def test_what_waits_for_its_start_is_started_in_the_triggerer(
+    aws: FakeRekognition,
+    clock: FakeTime,
+    store: Store,
+    context: Any,
+    jobs_at_once: int | None,
+    slots: int | None,
+    faults: list[str | None],
+    expected: int,
 ) -> None:
     aws.script = SLOW
-    # The first manifest has to wait, and the two after it get a job.
-    aws.faults["StartMediaAnalysisJob"] = ["ThrottlingException"]
+    aws.slots = slots
+    aws.faults["StartMediaAnalysisJob"] = faults
     with pytest.raises(TaskDeferred) as deferred:
-        analyse(deferrable=True, jobs_at_once=2).execute(context)
+        analyse(deferrable=True, jobs_at_once=jobs_at_once).execute(context)
 
-    trigger = deferred.value.trigger
-    assert (clock.slept, len(aws.started), trigger.job_ids) == ([], 2, list(aws.jobs))
-    assert trigger.wake_at > datetime.now(UTC) + timedelta(hours=23)
+    assert (clock.slept, len(aws.started)) == ([], expected)
+    path, arguments = deferred.value.trigger.serialize()
+    assert path == "modlake.triggers.rekognition.ManifestGroupAnalysedTrigger"
+    deadline = arguments.pop("deadline")
+    assert deadline > datetime.now(UTC) + timedelta(hours=23, minutes=59)
+    assert deadline.isoformat() == (deferred.value.kwargs or {})["deadline"]
+    first_generations = arguments.pop("first_generations")
+    assert first_generations == {fingerprint(sha, PLAN.parameters): 0 for sha in SHAS}
+    assert arguments == {
+        "plan_uri": PLAN.folder.plan_uri,
+        "shards": [asdict(shard) for shard in PLAN.shards],
+        "jobs_at_once": jobs_at_once,
+        "poll_interval": 60,
+        **HOOK_SETTINGS,
+    }
+
+
+def test_what_the_trigger_has_started_is_the_attempts_to_judge(
+    aws: FakeRekognition, clock: FakeTime, store: Store, context: Any
+) -> None:
+    aws.script = SLOW
+    one_by_one = functools.partial(analyse, jobs_at_once=1)
+    with pytest.raises(TaskDeferred) as deferred:
+        one_by_one(deferrable=True).execute(context)
+    aws._left[next(iter(aws.jobs))] = ["FAILED:ACCESS_DENIED"]
+    started_there = {fingerprint(SHAS[0], PLAN.parameters): 0}
+    news = {"status": "error", "message": "a job FAILED", "first_generations": started_there}
+    kept = {"deadline": deferred.value.kwargs["deadline"], "first_generations": {}}  # type: ignore[index]
+    with pytest.raises(MediaAnalysisJobFailedError, match="ACCESS_DENIED"):
+        one_by_one(deferrable=True).execute_complete(context, news, **kept)
+
+    assert len(aws.started) == 1
+
+
+def test_the_task_remembers_what_its_trigger_has_started(
+    aws: FakeRekognition, clock: FakeTime, store: Store, context: Any
+) -> None:
+    aws.script = SLOW
+    one_by_one = functools.partial(analyse, jobs_at_once=1)
+    with pytest.raises(TaskDeferred) as deferred:
+        one_by_one(deferrable=True).execute(context)
+    shard, job_id = fingerprint(SHAS[1], PLAN.parameters), "f" * 64
+    news = {"status": "waiting", "message": None, "submitted": {shard: [0, job_id]}}
+    with suppress(ModlakeTerminalError):  # the fake does not know that job
+        one_by_one(deferrable=True).execute_complete(context, news, **(deferred.value.kwargs or {}))
+
+    assert context["task_state_store"]["media_analysis_jobs"][shard] == {"generation": 0, "job_id": job_id}
 
 
 @both

@@ -85,7 +85,6 @@ def test_it_defers_with_every_setting(aws: FakeRekognition, clock: FakeTime) -> 
     assert deferred.value.method_name == "execute_complete"
     assert deferred.value.trigger.serialize()[1] == {
         "job_ids": [waiting.job_id],
-        "wait_for": "all",
         "poll_interval": 60,
         "wake_at": None,
         **HOOK_SETTINGS,

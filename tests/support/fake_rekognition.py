@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 from collections.abc import Iterator
@@ -227,7 +228,8 @@ class FakeTime:
         async def sleep(seconds: float) -> None:
             self.sleep(seconds)
 
-        return type("FakeAsyncio", (), {"sleep": staticmethod(sleep)})
+        fakes = {"sleep": staticmethod(sleep), "to_thread": staticmethod(asyncio.to_thread)}
+        return type("FakeAsyncio", (), fakes)
 
 
 def connection_to(endpoint_url: str) -> str:

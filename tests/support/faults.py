@@ -176,12 +176,16 @@ def world(folder: Path, **behaviour: float | str) -> Iterator[World]:
 
 @dataclass
 class DagRun:
-    """A run of the DAG, a task at a time: what Airflow would have the workers do."""
+    """A run of the DAG, a task at a time: what Airflow would have the workers do.
+
+    ``in_triggerer`` has all jobs of a group but the first started by its trigger.
+    """
 
     world: World
     day: date
     run_id: str
     fresh: bool = False
+    in_triggerer: bool = False
     deadline: timedelta | None = None
     arguments: dict[str, Any] = field(default_factory=dict)
     done: dict[str, Outcome] = field(default_factory=dict)
@@ -270,7 +274,8 @@ class DagRun:
                     "manifest_group": group,
                     "poll_interval": 0.2,
                     "timeout": timeout,
-                    "deferrable": False,
+                    "deferrable": self.in_triggerer,
+                    "jobs_at_once": 1 if self.in_triggerer else None,
                 }
             case "land", _, number:
                 return {"manifest_group": self.done[f"analyse[{number}]"].value}

@@ -6,6 +6,7 @@ state store that lasts as the real one does.
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import json
 import os
@@ -22,6 +23,8 @@ import boto3
 import pyiceberg.catalog
 import pyiceberg.catalog.sql
 import pyiceberg.io.pyarrow
+from airflow.sdk.exceptions import TaskDeferred
+from airflow.triggers.base import BaseTrigger
 from botocore.loaders import JSONFileLoader
 from pyiceberg.utils.config import Config
 
@@ -34,6 +37,7 @@ from modlake.operators.moderation_day import (
 )
 from modlake.operators.rekognition import AnalyseManifestsOperator
 from modlake.pipeline import audit, landing, plan
+from modlake.triggers import rekognition as triggers
 
 Ending = Literal["success", "transient", "terminal", "untyped", "killed"]
 OPERATORS: dict[str, Callable[..., Any]] = {
@@ -105,13 +109,14 @@ def perform(task: Task) -> None:
     os.dup2(output, 2)
     os.environ.update(task.environment)
     pyiceberg.catalog._ENV_CONFIG = Config()  # read when it was imported, which was for another cloud
+    triggers.MINIMUM_AGE_SECONDS = 0  # no Airflow here that would mind
     # Small manifests, so that a day of some images has several.
     limits = plan.ManifestLimits(images=task.images_per_manifest)
     plan.build_plan = partial(plan.build_plan, limits=limits)  # type: ignore[assignment]
     ti = TaskInstance(task.try_number)
     context = {"ti": ti, "run_id": task.run_id, "task_state_store": FileStateStore(task.state_store)}
     try:
-        value = OPERATORS[task.operator](task_id=task.operator, **task.arguments).execute(context)
+        value = _execute(OPERATORS[task.operator](task_id=task.operator, **task.arguments), context)
         outcome = Outcome("success", value, ti.xcoms)
     except ModlakeTransientError as error:
         outcome = Outcome("transient", error=f"{type(error).__name__}: {error}")
@@ -121,6 +126,26 @@ def perform(task: Task) -> None:
         outcome = Outcome("untyped", error=traceback.format_exc())
     replace_file(task.outcome, json.dumps(vars(outcome), default=str))
     sys.stdout.flush()
+
+
+def _execute(operator: Any, context: dict[str, Any]) -> Any:
+    """Execute, and be the triggerer too while the task is deferred."""
+    method, kwargs = "execute", {}
+    while True:
+        try:
+            return getattr(operator, method)(context, **kwargs)
+        except TaskDeferred as deferred:
+            path, arguments = deferred.trigger.serialize()
+            assert path.startswith(f"{triggers.__name__}."), path
+            trigger = getattr(triggers, path.rpartition(".")[2])(**arguments)
+            event = asyncio.run(_first_event(trigger))
+            method, kwargs = deferred.method_name, {**(deferred.kwargs or {}), "event": event}
+
+
+async def _first_event(trigger: BaseTrigger) -> Any:
+    async for event in trigger.run():
+        return event.payload
+    raise AssertionError("the trigger ended without an event")
 
 
 def replace_file(path: Path, text: str) -> None:

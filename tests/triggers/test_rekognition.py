@@ -61,7 +61,7 @@ def fire(**arguments: Any) -> dict[str, Any]:
 def test_the_serialised_trigger_is_rebuilt_with_every_setting() -> None:
     wake_at = datetime(2026, 11, 22, 4, 30, tzinfo=UTC)
     trigger = MediaAnalysisJobCompletedTrigger(
-        job_ids=("a", "b"), wait_for="any", poll_interval=12.5, wake_at=wake_at, **HOOK_SETTINGS
+        job_ids=("a", "b"), poll_interval=12.5, wake_at=wake_at, **HOOK_SETTINGS
     )
     path, arguments = trigger.serialize()
     # As Airflow's database keeps them.
@@ -72,7 +72,6 @@ def test_the_serialised_trigger_is_rebuilt_with_every_setting() -> None:
     assert rebuilt.serialize() == trigger.serialize()
     assert arguments == {
         "job_ids": ["a", "b"],
-        "wait_for": "any",
         "poll_interval": 12.5,
         "wake_at": wake_at,
         **HOOK_SETTINGS,
@@ -96,10 +95,9 @@ def test_a_trigger_that_can_never_fire_is_refused() -> None:
 
 
 @pytest.mark.parametrize("last", ["SUCCEEDED", "FAILED:INTERNAL_ERROR"])
-@pytest.mark.parametrize("wait_for", ["all", "any"])
-def test_every_end_fires(aws: FakeRekognition, clock: FakeTime, last: str, wait_for: str) -> None:
+def test_every_end_fires(aws: FakeRekognition, clock: FakeTime, last: str) -> None:
     job_id = start(aws, "CREATED", "QUEUED", "IN_PROGRESS", last)
-    event = fire(job_ids=[job_id], wait_for=wait_for)
+    event = fire(job_ids=[job_id])
 
     assert event == {"status": "success", "jobs": {job_id: last.partition(":")[0]}, "message": None}
     assert aws.calls.count("GetMediaAnalysisJob") == 4
@@ -147,14 +145,6 @@ def test_all_does_not_wait_when_one_failed(aws: FakeRekognition, clock: FakeTime
     event = fire(job_ids=[lost, late])
 
     assert event["jobs"] == {lost: "FAILED", late: "IN_PROGRESS"}
-
-
-def test_any_fires_a_look_after_the_first(aws: FakeRekognition, clock: FakeTime) -> None:
-    late, soon = start(aws, *["IN_PROGRESS"] * 9, "SUCCEEDED"), start(aws, "IN_PROGRESS", "SUCCEEDED")
-    next_to_it = start(aws, *["IN_PROGRESS"] * 2, "SUCCEEDED")
-    event = fire(job_ids=[late, soon, next_to_it], wait_for="any")
-
-    assert event["jobs"] == {soon: "SUCCEEDED", next_to_it: "SUCCEEDED", late: "IN_PROGRESS"}
 
 
 def test_many_jobs_are_looked_at_by_one_list(aws: FakeRekognition, clock: FakeTime) -> None:

@@ -6,6 +6,7 @@ import random
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -21,6 +22,7 @@ from modlake.hooks.rekognition import InvalidRequestError, RekognitionHook, chec
 from modlake.links.rekognition import MediaAnalysisResultLink, RekognitionMediaAnalysisJobLink
 from modlake.pipeline.engines import Engine
 from modlake.pipeline.media_analysis import (
+    RETRY_SECONDS,
     SUCCEEDED,
     Analysis,
     MediaAnalysisReconciler,
@@ -32,20 +34,18 @@ from modlake.pipeline.media_analysis import (
 from modlake.pipeline.s3_uri import split_s3_uri
 from modlake.pipeline.submissions import MemorySubmissionLedger, client_request_token, digest
 from modlake.retries import never_retry_terminal_errors
-from modlake.triggers.rekognition import MediaAnalysisJobCompletedTrigger
+from modlake.triggers.rekognition import ManifestGroupAnalysedTrigger, MediaAnalysisJobCompletedTrigger
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
     from airflow.sdk.execution_time.context import TaskStateStoreAccessor
+    from airflow.triggers.base import BaseTrigger
 
     from modlake.operators.rekognition_synchronous import SynchronousJudge
     from modlake.pipeline.plan import Plan, Shard
 
 # Jobs that end soon are awaited in the worker: Airflow 3.3.2 loses deferrals that end at once.
 WORKER_WAIT_SECONDS = 15.0
-
-# What a full or throttled account refused is asked for again after so long, or twice as long.
-RETRY_SECONDS = 60.0
 
 # The trigger wakes its task at the deadline; Airflow's own timeout only catches a trigger that can't.
 DEFER_TIMEOUT_GRACE = timedelta(minutes=5)
@@ -71,10 +71,14 @@ class TaskJobMemory:
         return (known["generation"], known["job_id"]) if known else None
 
     def remember(self, fingerprint: str, generation: int, job_id: str) -> None:
+        self.remember_all({fingerprint: (generation, job_id)})
+
+    def remember_all(self, jobs: Mapping[str, tuple[int, str]]) -> None:
         from airflow.sdk.execution_time.context import NEVER_EXPIRE
 
-        self._jobs[fingerprint] = {"generation": generation, "job_id": job_id}
-        if self._store is not None:
+        for fingerprint, (generation, job_id) in jobs.items():
+            self._jobs[fingerprint] = {"generation": generation, "job_id": job_id}
+        if jobs and self._store is not None:
             self._store.set(self.KEY, self._jobs, retention=NEVER_EXPIRE)
 
 
@@ -111,10 +115,11 @@ class MediaAnalysisBaseOperator(AwsBaseOperator[RekognitionHook]):
         self, context: Context, event: dict[str, Any], *, deadline: str, first_generations: dict[str, int]
     ) -> dict[str, Any]:
         """Resume after the trigger fired; its event is news only, the jobs themselves are read again."""
-        self.log.info("Resumed: %s", validate_execute_complete_event(event))
-        return self._run(
-            context, deadline=datetime.fromisoformat(deadline), first_generations=first_generations
-        )
+        news = validate_execute_complete_event(event)
+        self.log.info("Resumed: %s", {name: news.get(name) for name in ("status", "message")})
+        TaskJobMemory(context.get("task_state_store")).remember_all(news.get("submitted", {}))
+        followed = first_generations | news.get("first_generations", {})
+        return self._run(context, deadline=datetime.fromisoformat(deadline), first_generations=followed)
 
     def on_kill(self) -> None:
         if self._reconciler is not None and (job_ids := self._reconciler.active_job_ids):
@@ -182,27 +187,39 @@ class MediaAnalysisBaseOperator(AwsBaseOperator[RekognitionHook]):
         return not progress.awaiting and took < WORKER_WAIT_SECONDS
 
     def _defer(self, progress: Progress, deadline: datetime, reconciler: MediaAnalysisReconciler) -> None:
-        now = datetime.now(UTC)
-        wake_at = deadline
-        if progress.awaiting and reconciler.is_held_up:
-            # A slot may come free outside of this task too.
-            pause = max(self.poll_interval, RETRY_SECONDS) * random.uniform(1, 2)  # noqa: S311
-            wake_at = min(deadline, now + timedelta(seconds=pause))
         self.defer(
-            trigger=MediaAnalysisJobCompletedTrigger(
-                job_ids=progress.active_job_ids,
-                wait_for="any" if progress.awaiting else "all",
-                poll_interval=self.poll_interval,
-                wake_at=wake_at,
-                aws_conn_id=self.aws_conn_id,
-                region_name=self.region_name,
-                verify=self.verify,
-                botocore_config=self.botocore_config,
-            ),
+            trigger=self._trigger(progress, deadline, reconciler.first_generations),
             method_name="execute_complete",
             kwargs={"deadline": deadline.isoformat(), "first_generations": reconciler.first_generations},
-            timeout=deadline - now + DEFER_TIMEOUT_GRACE,
+            timeout=deadline - datetime.now(UTC) + DEFER_TIMEOUT_GRACE,
         )
+
+    def _trigger(
+        self,
+        progress: Progress,
+        deadline: datetime,
+        first_generations: Mapping[str, int],  # noqa: ARG002 for triggers that start jobs
+    ) -> BaseTrigger:
+        """Return what wakes the task when there may be something for it to do."""
+        wake_at = deadline
+        if progress.awaiting:
+            pause = max(self.poll_interval, RETRY_SECONDS) * random.uniform(1, 2)  # noqa: S311
+            wake_at = min(deadline, datetime.now(UTC) + timedelta(seconds=pause))
+        return MediaAnalysisJobCompletedTrigger(
+            job_ids=progress.active_job_ids,
+            poll_interval=self.poll_interval,
+            wake_at=wake_at,
+            **self._aws_settings,
+        )
+
+    @property
+    def _aws_settings(self) -> dict[str, Any]:
+        return {
+            "aws_conn_id": self.aws_conn_id,
+            "region_name": self.region_name,
+            "verify": self.verify,
+            "botocore_config": self.botocore_config,
+        }
 
     def _persist_links(self, context: Context) -> None:
         bucket, prefix = self._result_place()
@@ -261,6 +278,7 @@ class AnalyseManifestsOperator(MediaAnalysisBaseOperator):
         if jobs_at_once is not None:
             self._check_positive("jobs_at_once", jobs_at_once, "5")
         self._single_calls: SynchronousJudge | None = None
+        self._shards: list[Shard] = []
         self._check_positive("poll_interval", poll_interval, "60")
         self._check_positive("timeout", timeout, "timedelta(hours=24)")
 
@@ -279,6 +297,7 @@ class AnalyseManifestsOperator(MediaAnalysisBaseOperator):
         self._single_calls = SynchronousJudge(self.hook, store, plan, context, self.log.info)
 
         def by_bulk(shards: list[Shard]) -> None:
+            self._shards = shards
             followed = self._reconciler.first_generations if self._reconciler else first_generations
             reconciler = self._bring_about(
                 context,
@@ -314,6 +333,26 @@ class AnalyseManifestsOperator(MediaAnalysisBaseOperator):
         super().on_kill()
         if self._single_calls is not None:
             self._single_calls.stop()
+
+    def _may_end_soon(self, reconciler: MediaAnalysisReconciler, progress: Progress) -> bool:
+        # What has to wait for its start does so in the triggerer, which starts it there.
+        is_trigger_needed = self.deferrable and bool(progress.awaiting)
+        return not is_trigger_needed and super()._may_end_soon(reconciler, progress)
+
+    def _trigger(
+        self, progress: Progress, deadline: datetime, first_generations: Mapping[str, int]
+    ) -> BaseTrigger:
+        if not progress.awaiting:
+            return super()._trigger(progress, deadline, first_generations)
+        return ManifestGroupAnalysedTrigger(
+            plan_uri=self.manifest_group["plan_uri"],
+            shards=[asdict(shard) for shard in self._shards],
+            jobs_at_once=self.jobs_at_once,
+            first_generations=first_generations,
+            deadline=deadline,
+            poll_interval=self.poll_interval,
+            **self._aws_settings,
+        )
 
     def _share_of_rate(self, plan: Plan) -> float:
         """Return what this task may use of the rate of single calls, beside the tasks that hold the jobs."""

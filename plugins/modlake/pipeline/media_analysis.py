@@ -39,6 +39,9 @@ TRIES = 3
 NAME_SEARCH_PAGES = 10
 """Pages of 100 jobs, newest first, that a search by job name reads."""
 
+RETRY_SECONDS = 60.0
+"""What a full account refused is asked for again after so long, or twice as long."""
+
 GETS_WORTH_A_LIST = 4
 """By default AWS grants 20 Get a second and 5 List: from the fifth job on one List is the smaller share."""
 
@@ -218,7 +221,8 @@ class MediaAnalysisReconciler:
     Bring the jobs of a group of analyses about.
 
     Attributes: ``jobs``, by analysis name the last that AWS said of its job; ``trouble``, why the last pass
-    could not do all it should; ``first_generations``, for a reconciler that carries the same attempt on.
+    could not do all it should; ``first_generations``, for a reconciler that carries the same attempt on;
+    ``may_start``, which another thread may set to False to have nothing more started, also in a running pass.
 
     :param report: gets lines of progress
     :param first_generations: by fingerprint, the generation at which the running attempt of a task began to
@@ -238,6 +242,7 @@ class MediaAnalysisReconciler:
     ) -> None:
         self.jobs: dict[str, dict[str, Any]] = {}
         self.trouble: str | None = None
+        self.may_start = True
         self.first_generations = dict(first_generations or {})
         self._api = api
         self._analyses = analyses
@@ -281,12 +286,29 @@ class MediaAnalysisReconciler:
         return tuple(job["JobId"] for job in self.jobs.values() if job["Status"] in ACTIVE_STATUSES)
 
     @property
+    def submitted(self) -> dict[str, tuple[int, str]]:
+        """Generation and job id of what was started, by fingerprint."""
+        found: dict[str, tuple[int, str]] = {}
+        for analysis in self._analyses:
+            submission = self._submissions.get(analysis.name)
+            if submission is not None and submission.job_id is not None:
+                found[analysis.fingerprint] = (submission.generation, submission.job_id)
+        return found
+
+    @property
     def is_held_up(self) -> bool:
         """Tell whether the last pass left undone what another one soon may do."""
         return self.trouble is not None and not self._is_full
 
     @property
+    def is_refused(self) -> bool:
+        """Tell whether the last pass found the account full."""
+        return self._refusal is not None
+
+    @property
     def _is_full(self) -> bool:
+        if not self.may_start:
+            return True
         return self._jobs_at_once is not None and len(self.active_job_ids) >= self._jobs_at_once
 
     def _advance(self, analysis: Analysis) -> None:
@@ -315,6 +337,8 @@ class MediaAnalysisReconciler:
             return known
         if self._is_full:
             self._unsubmitted.add(analysis.name)
+            # Nobody has submitted it: this attempt answers for its first job, wherever that is started.
+            self.first_generations.setdefault(analysis.fingerprint, 0)
             return None
         return self._claim(analysis, 0)
 
@@ -361,10 +385,10 @@ class MediaAnalysisReconciler:
         return job
 
     def _start(self, analysis: Analysis, submission: Submission) -> None:
-        if self._refusal is not None:
-            raise self._refusal
         # This attempt answers for what it starts, also when the first look finds it FAILED.
         self.first_generations.setdefault(analysis.fingerprint, submission.generation)
+        if self._refusal is not None:
+            raise self._refusal
         try:
             job_id = self._api.start_media_analysis_job(**submission.request)
         except NoJobSlotError as refusal:

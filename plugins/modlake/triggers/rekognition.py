@@ -1,20 +1,33 @@
-"""Wait for Amazon Rekognition media analysis jobs without holding a worker."""
+"""Start Amazon Rekognition media analysis jobs, and wait for them, without holding a worker."""
 
 from __future__ import annotations
 
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 from botocore.exceptions import BotoCoreError, ClientError
 
 from modlake.exceptions import ModlakeError, ModlakeTransientError
+from modlake.hooks.object_store import S3ObjectStoreHook
 from modlake.hooks.rekognition import LIST_PAGE_SIZE, RekognitionHook, check_whole, typed_error
-from modlake.pipeline.media_analysis import FAILED, GETS_WORTH_A_LIST, has_ended, unstoppable
+from modlake.pipeline.engine_claims import NoMemory
+from modlake.pipeline.media_analysis import (
+    FAILED,
+    GETS_WORTH_A_LIST,
+    RETRY_SECONDS,
+    MediaAnalysisReconciler,
+    analysis_of,
+    has_ended,
+    unstoppable,
+)
+
+if TYPE_CHECKING:
+    from modlake.pipeline.media_analysis import Progress
 
 MINIMUM_AGE_SECONDS = 20
 """Airflow 3.3.2 fails a task whose trigger fires within some seconds of the deferral: never fire sooner."""
@@ -25,14 +38,12 @@ class MediaAnalysisJobCompletedTrigger(BaseTrigger):
     Fire when media analysis jobs have ended.
 
     The event is ``{"status": "success" | "waiting" | "error", "jobs": {job id: status}, "message": …}``:
-    ``success`` when the jobs waited for have ended, well or not; ``waiting`` when ``wake_at`` came first;
+    ``success`` when all jobs have ended, or one FAILED; ``waiting`` when ``wake_at`` came first;
     ``error`` when AWS refused to answer. Read the jobs again on resumption: an event has no failure details.
 
     Throttling and server errors are waited out.
 
     :param job_ids: the jobs to wait for; none waits for ``wake_at`` alone
-    :param wait_for: ``all`` fires when all have ended; ``any`` one look after the first has, so that those
-        which end with it wake the task only once; both as soon as one FAILED
     :param poll_interval: seconds between looks, give or take a fifth
     :param wake_at: fire at this time (aware) in any case
     :param aws_conn_id: The Airflow connection used for AWS credentials.
@@ -46,7 +57,6 @@ class MediaAnalysisJobCompletedTrigger(BaseTrigger):
         self,
         *,
         job_ids: Sequence[str],
-        wait_for: Literal["all", "any"] = "all",
         poll_interval: float = 60,
         wake_at: datetime | None = None,
         aws_conn_id: str | None = "aws_default",
@@ -58,7 +68,6 @@ class MediaAnalysisJobCompletedTrigger(BaseTrigger):
         if not job_ids and wake_at is None:
             raise ValueError("Nothing would ever fire: give job_ids, wake_at, or both.")
         self.job_ids = list(job_ids)
-        self.wait_for = wait_for
         self.poll_interval = poll_interval
         self.wake_at = wake_at
         self.aws_conn_id = aws_conn_id
@@ -71,7 +80,6 @@ class MediaAnalysisJobCompletedTrigger(BaseTrigger):
             f"{type(self).__module__}.{type(self).__qualname__}",
             {
                 "job_ids": self.job_ids,
-                "wait_for": self.wait_for,
                 "poll_interval": self.poll_interval,
                 "wake_at": self.wake_at,
                 "aws_conn_id": self.aws_conn_id,
@@ -105,7 +113,6 @@ class MediaAnalysisJobCompletedTrigger(BaseTrigger):
     async def _wait(self) -> dict[str, Any]:
         statuses: dict[str, str] = {}
         trouble: str | None = None
-        ended: list[str] = []
         async with await self.hook().get_async_conn() as client:
             while True:
                 try:
@@ -114,12 +121,9 @@ class MediaAnalysisJobCompletedTrigger(BaseTrigger):
                 except ModlakeTransientError as error:
                     trouble = str(error)
                     self.log.warning(trouble)
-                had_ended = len(ended)
                 ended = [job_id for job_id in self.job_ids if self._has_ended(job_id, statuses)]
                 self.log.info("%d of %d media analysis jobs have ended", len(ended), len(self.job_ids))
-                have_all_ended = 0 < len(self.job_ids) == len(ended)
-                is_any_due = self.wait_for == "any" and had_ended > 0
-                if have_all_ended or is_any_due or FAILED in statuses.values():
+                if 0 < len(self.job_ids) == len(ended) or FAILED in statuses.values():
                     return {"status": "success", "jobs": statuses, "message": None}
                 pause = self.poll_interval * random.uniform(0.8, 1.2)  # noqa: S311 - spreads calls, no secret
                 if self.wake_at is not None:
@@ -147,6 +151,139 @@ class MediaAnalysisJobCompletedTrigger(BaseTrigger):
                 call = client.get_media_analysis_job(JobId=job_id)
                 listed[job_id] = (await _answer(call, "GetMediaAnalysisJob", f"job {job_id}"))["Status"]
             statuses[job_id] = listed[job_id]
+
+
+class ManifestGroupAnalysedTrigger(BaseTrigger):
+    """
+    Start the jobs that a group of manifests lacks as slots come free, and fire when all have succeeded.
+
+    The event is ``{"status": "success" | "waiting" | "error", "message": …, "first_generations": {…},
+    "submitted": {fingerprint: [generation, job id]}}``: ``waiting`` when the deadline came first; ``error``
+    when something needs the task, such as a job that failed for good: the task reads everything again, and
+    meets the same. ``first_generations`` are for its reconciler, ``submitted`` for its memory. Throttling,
+    server errors and a full account are waited out.
+
+    What was started is found again by its submission records, so a trigger that is moved to another
+    triggerer, or runs in two of them for a while, starts nothing twice.
+
+    :param plan_uri: the plan of the run
+    :param shards: the manifests, as ``dataclasses.asdict`` gives their :class:`~modlake.pipeline.plan.Shard`
+    :param jobs_at_once: how many of the jobs run at a time; as many as the account takes by default
+    :param first_generations: see :class:`~modlake.pipeline.media_analysis.MediaAnalysisReconciler`
+    :param deadline: fire at this time (aware) in any case
+    :param poll_interval: seconds between looks, give or take a fifth
+    :param aws_conn_id: The Airflow connection used for AWS credentials.
+    :param region_name: AWS region_name. If not specified then the default boto3 behaviour is used.
+    :param verify: Whether to verify SSL certificates.
+    :param botocore_config: Configuration dictionary (key-values) for botocore client.
+    """
+
+    # Triggers of deferred tasks are rebuilt from these names: add with a default, never rename.
+    def __init__(
+        self,
+        *,
+        plan_uri: str,
+        shards: Sequence[Mapping[str, Any]],
+        deadline: datetime,
+        jobs_at_once: int | None = None,
+        first_generations: Mapping[str, int] | None = None,
+        poll_interval: float = 60,
+        aws_conn_id: str | None = "aws_default",
+        region_name: str | None = None,
+        verify: bool | str | None = None,
+        botocore_config: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.plan_uri = plan_uri
+        self.shards = [dict(shard) for shard in shards]
+        self.deadline = deadline
+        self.jobs_at_once = jobs_at_once
+        self.first_generations = dict(first_generations or {})
+        self.poll_interval = poll_interval
+        self.aws_conn_id = aws_conn_id
+        self.region_name = region_name
+        self.verify = verify
+        self.botocore_config = botocore_config
+        self._reconciler: MediaAnalysisReconciler | None = None
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        return (
+            f"{type(self).__module__}.{type(self).__qualname__}",
+            {
+                "plan_uri": self.plan_uri,
+                "shards": self.shards,
+                "deadline": self.deadline,
+                "jobs_at_once": self.jobs_at_once,
+                "first_generations": self.first_generations,
+                "poll_interval": self.poll_interval,
+                "aws_conn_id": self.aws_conn_id,
+                "region_name": self.region_name,
+                "verify": self.verify,
+                "botocore_config": self.botocore_config,
+            },
+        )
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        began = time.monotonic()
+        try:
+            event = await self._bring_about()
+        except ModlakeError as error:
+            event = {"status": "error", "message": str(error)}
+        finally:
+            if self._reconciler is not None:
+                # A pass runs on in its thread when the trigger is cancelled.
+                self._reconciler.may_start = False
+        if self._reconciler is not None:
+            event["first_generations"] = self._reconciler.first_generations
+            event["submitted"] = self._reconciler.submitted
+        await asyncio.sleep(MINIMUM_AGE_SECONDS - (time.monotonic() - began))
+        yield TriggerEvent(event)
+
+    async def on_kill(self) -> None:
+        if self._reconciler is not None and (job_ids := self._reconciler.active_job_ids):
+            self.log.warning(unstoppable(job_ids))
+
+    async def _bring_about(self) -> dict[str, Any]:
+        # botocore's calls and S3 in threads: one reconciler serves workers and triggerers.
+        reconciler = self._reconciler = await asyncio.to_thread(self._make_reconciler)
+        may_start_at = time.monotonic()
+        progress: Progress | None = None
+        while True:
+            succeeded = 0 if progress is None else progress.succeeded
+            reconciler.may_start = time.monotonic() >= may_start_at
+            progress = await asyncio.to_thread(reconciler.reconcile)
+            self.log.info("%s", progress)
+            if progress.is_complete:
+                return {"status": "success", "message": None}
+            left = (self.deadline - datetime.now(UTC)).total_seconds()
+            if left <= 0:
+                return {"status": "waiting", "message": reconciler.trouble}
+            if reconciler.is_refused:
+                # The account's slots are others' too, and each Start comes after a search.
+                may_start_at = time.monotonic() + RETRY_SECONDS * random.uniform(1, 2)  # noqa: S311
+            elif not reconciler.may_start and progress.succeeded > succeeded:
+                may_start_at = time.monotonic()  # an own job has left its slot
+                continue
+            await asyncio.sleep(min(left, self.poll_interval * random.uniform(0.8, 1.2)))  # noqa: S311
+
+    def _make_reconciler(self) -> MediaAnalysisReconciler:
+        from modlake.pipeline.plan import Shard, read_plan
+
+        settings: dict[str, Any] = {
+            "aws_conn_id": self.aws_conn_id,
+            "region_name": self.region_name,
+            "verify": self.verify,
+            "config": self.botocore_config,
+        }
+        store = S3ObjectStoreHook(**settings)
+        plan = read_plan(store, self.plan_uri)
+        return MediaAnalysisReconciler(
+            RekognitionHook(**settings),
+            [analysis_of(store, plan, Shard(**shard), NoMemory()) for shard in self.shards],
+            report=self.log.info,
+            first_generations=self.first_generations,
+            jobs_at_once=self.jobs_at_once,
+        )
 
 
 async def _answer(call: Awaitable[dict[str, Any]], operation: str, subject: str) -> dict[str, Any]:
