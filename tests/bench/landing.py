@@ -26,7 +26,7 @@ from tests.bench.results_files import write_results
 WAYS = [
     Way(
         "modlake flatten",
-        "pyarrow.json with a schema, Arrow kernels, a thread a core",
+        "arro3 with a schema, Arrow kernels, a thread a core",
         f"{__name__}:modlake",
     ),
     Way("modlake land", "the whole step, all columns", f"{__name__}:modlake_land"),
@@ -135,7 +135,7 @@ def modlake(paths: list[str], home: str, images: int, turn: str) -> Work:
     import pyarrow.acero
     import pyarrow.compute as pc
 
-    from modlake.pipeline.columns import row_numbers
+    from modlake.pipeline.columns import places_of
     from modlake.pipeline.labels import content_type_confidence, flatten_labels, spread_labels
     from modlake.pipeline.parquet import encode_parquet
     from modlake.pipeline.results import read_results
@@ -155,7 +155,7 @@ def modlake(paths: list[str], home: str, images: int, turn: str) -> Work:
             | {"model_version": version.take(image)}
         )
         top = flat.group_by("answer", use_threads=False).aggregate([("confidence", "max")])
-        row = pc.index_in(row_numbers(len(answers)), value_set=top["answer"])
+        row = places_of(top["answer"].combine_chunks(), len(answers))
         rows = pa.table(
             {
                 "source_ref": results.lines["source_ref"],

@@ -85,7 +85,7 @@ def test_parsing_takes_less_than_a_second(parsed: dict[str, Any]) -> None:
 
 def test_parsing_imports_nothing_heavy(parsed: dict[str, Any]) -> None:
     roots = {name.partition(".")[0] for name in parsed["modules"]}
-    assert not roots & {"pyarrow", "pyiceberg", "pandas", "numpy", "duckdb", "obstore", "localcloud", "cli"}
+    assert not roots & {"pyarrow", "pyiceberg", "pandas", "numpy", "duckdb", "arro3", "localcloud", "cli"}
 
 
 def test_airflow_scans_nothing_of_the_package(tmp_path: Path) -> None:

@@ -124,7 +124,16 @@ def test_lines_that_contradict_each_other_are_refused() -> None:
 
 @pytest.mark.parametrize("spaced", [False, True])
 @pytest.mark.parametrize(
-    "key", ["plain.jpg", "a b+%20'.jpg", "ünï-雪.jpg", 'q"uote.jpg', "back\\slash.jpg", "new\nline"]
+    "key",
+    [
+        "plain.jpg",
+        "a b+%20'.jpg",
+        "ünï-雪.jpg",
+        "beyond-𠀀.jpg",
+        'q"uote.jpg',
+        "back\\slash.jpg",
+        "new\nline",
+    ],
 )
 def test_every_line_keeps_its_own_answer(key: str, *, spaced: bool) -> None:
     separators = (", ", ": ") if spaced else (",", ":")

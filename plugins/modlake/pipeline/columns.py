@@ -26,13 +26,19 @@ def taken(column: Column, rows: Column) -> Column:
 
 def find_rows(wanted: Column, among: Column) -> Column:
     """Return where each of ``wanted`` stands among texts, null where it does not."""
-    wanted, among = _in_one_chunk(wanted), _in_one_chunk(among)
+    wanted, among = in_one_chunk(wanted), in_one_chunk(among)
     return row_numbers(len(wanted)) if wanted.equals(among) else pc.index_in(wanted, value_set=among)
+
+
+def places_of(numbers: Column, count: int) -> Column:
+    """Return where each number below ``count`` stands among distinct ``numbers``, null where it does not."""
+    kernels: Any = pc  # whose stubs don't know it yet
+    return kernels.inverse_permutation(numbers, max_index=count - 1)
 
 
 def are_distinct(texts: Column) -> bool:
     """Tell whether no text stands there twice."""
-    texts = _in_one_chunk(texts)
+    texts = in_one_chunk(texts)
     are_ascending: bool = pc.all(pc.less(texts[:-1], texts[1:]), min_count=0).as_py()
     return are_ascending or len(pc.unique(texts)) == len(texts)
 
@@ -42,8 +48,11 @@ def is_constant(column: Column) -> bool:
     return len(column) > 0 and not column.null_count and pc.all(pc.equal(column, column[0])).as_py()
 
 
-def _in_one_chunk(column: Column) -> Column:
-    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+def in_one_chunk(column: Column) -> Column:
+    """Return a column as one array, without a copy when it is one already."""
+    if not isinstance(column, pa.ChunkedArray):
+        return column
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 
 def in_order(table: pa.Table, name: str) -> pa.Table:

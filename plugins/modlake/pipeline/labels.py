@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cache
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from modlake.pipeline.columns import Column, row_numbers
+from modlake.pipeline.columns import Column, places_of, row_numbers
 from modlake.pipeline.taxonomy import known_labels
 
 
@@ -20,44 +21,32 @@ def flatten_labels(answers: Column) -> pa.Table:
     """
     lists = pc.struct_field(answers, "ModerationLabels")
     flat = pc.list_flatten(lists)
-    told = pa.table(
-        {
-            "answer": pc.cast(pc.list_parent_indices(lists), pa.int64()),
-            "label": pc.fill_null(pc.struct_field(flat, "Name"), ""),
-            # At level 1 AWS answers "" for the parent.
-            "parent_label": _null_if(pc.struct_field(flat, "ParentName"), ""),
-            "taxonomy_level": pc.struct_field(flat, "TaxonomyLevel"),
-            "confidence": _nan_to_null(pc.struct_field(flat, "Confidence")),
-        }
+    # Arrays rather than tables: a table of chunks per step takes longer than the steps.
+    told = _Told(
+        answer=pc.cast(pc.list_parent_indices(lists), pa.int64()),
+        label=pc.fill_null(pc.struct_field(flat, "Name"), ""),
+        # At level 1 AWS answers "" for the parent.
+        parent_label=_null_if(pc.struct_field(flat, "ParentName"), ""),
+        taxonomy_level=pc.struct_field(flat, "TaxonomyLevel"),
     )
-    taxonomy = _taxonomy_table()
-    known = taxonomy.take(pc.index_in(told["label"], value_set=taxonomy["label"]))
+    taxonomy = _taxonomy()
+    row = pc.index_in(told.label, value_set=taxonomy["label"])
+    known = {name: values.take(row) for name, values in taxonomy.items() if name != "label"}
     is_known = pc.and_(
-        pc.is_valid(known["label"]),
+        pc.is_valid(row),
         pc.and_(
-            _agrees(told["parent_label"], known["parent_label"]),
-            _agrees(told["taxonomy_level"], known["taxonomy_level"]),
+            _agrees(told.parent_label, known["parent_label"]),
+            _agrees(told.taxonomy_level, known["taxonomy_level"]),
         ),
     )
-    if pc.all(is_known).as_py():
-        paths = ("parent_label", "taxonomy_level", "l1", "l2", "l3")
-        return pa.table(
-            {"answer": told["answer"], "label": told["label"]}
-            | {name: known[name] for name in paths}
-            | {"confidence": told["confidence"]}
-        )
-    path = _path_as_told(told, taxonomy)
+    columns = known
+    if not pc.all(is_known).as_py():
+        as_told = _path_as_told(told)
+        columns = {name: pc.if_else(is_known, known[name], as_told[name]) for name in known}
     return pa.table(
-        {
-            "answer": told["answer"],
-            "label": told["label"],
-            "parent_label": pc.if_else(is_known, known["parent_label"], told["parent_label"]),
-            "taxonomy_level": pc.if_else(is_known, known["taxonomy_level"], told["taxonomy_level"]),
-            "l1": pc.if_else(is_known, known["l1"], path["l1"]),
-            "l2": pc.if_else(is_known, known["l2"], path["l2"]),
-            "l3": pc.if_else(is_known, known["l3"], path["l3"]),
-            "confidence": told["confidence"],
-        }
+        {"answer": told.answer, "label": told.label}
+        | columns
+        | {"confidence": _nan_to_null(pc.struct_field(flat, "Confidence"))}
     )
 
 
@@ -67,6 +56,8 @@ def spread_labels(labels: pa.Table, answers: Column, answer: Column) -> pa.Table
     ``answer`` is each image's row in ``answers``, null when it has none. The column answer becomes image: the
     row number of the image.
     """
+    if not answer.null_count and answer.equals(row_numbers(len(answers))):
+        return labels.rename_columns(["image", *labels.column_names[1:]])
     lengths: Column = pc.list_value_length(pc.struct_field(answers, "ModerationLabels"))
     ends: Column = pc.cumulative_sum(pc.fill_null(lengths, 0))
     starts: Column = pa.concat_arrays([pa.array([0], pa.int32()), ends.cast(pa.int32())])
@@ -103,39 +94,51 @@ def content_type_confidence(answers: Column, content_type: str) -> Column:
     is_asked = pc.equal(pc.struct_field(flat, "Name"), pa.scalar(content_type))
     rows = pc.cast(pc.list_parent_indices(lists), pa.int64()).filter(is_asked)
     confidence = _nan_to_null(pc.struct_field(flat, "Confidence")).filter(is_asked)
-    return confidence.take(pc.index_in(row_numbers(len(answers)), value_set=rows))
+    return confidence.take(places_of(rows, len(answers)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """What answers tell of their labels, in columns."""
+
+    answer: Column
+    label: Column
+    parent_label: Column
+    taxonomy_level: Column
 
 
 @cache
-def _taxonomy_table() -> pa.Table:
+def _taxonomy() -> dict[str, Column]:
     labels = known_labels().values()
     paths = [label.path + (None,) * (3 - label.level) for label in labels]
-    return pa.table(
-        {
-            "label": pa.array([label.name for label in labels], pa.string()),
-            "parent_label": pa.array([label.parent for label in labels], pa.string()),
-            "taxonomy_level": pa.array([label.level for label in labels], pa.int64()),
-            "l1": pa.array([path[0] for path in paths], pa.string()),
-            "l2": pa.array([path[1] for path in paths], pa.string()),
-            "l3": pa.array([path[2] for path in paths], pa.string()),
-        }
-    )
+    return {
+        "label": pa.array([label.name for label in labels], pa.string()),
+        "parent_label": pa.array([label.parent for label in labels], pa.string()),
+        "taxonomy_level": pa.array([label.level for label in labels], pa.int64()),
+        "l1": pa.array([path[0] for path in paths], pa.string()),
+        "l2": pa.array([path[1] for path in paths], pa.string()),
+        "l3": pa.array([path[2] for path in paths], pa.string()),
+    }
 
 
-def _path_as_told(told: pa.Table, taxonomy: pa.Table) -> dict[str, Column]:
-    """Return l1, l2, l3 by level and parent; above the parent stands what answer or taxonomy tell."""
-    label, parent, level = told["label"], told["parent_label"], told["taxonomy_level"]
-    known_parent = taxonomy.take(pc.index_in(parent, value_set=taxonomy["label"]))
-    names = _within_answer(told["answer"], label)
-    parent_row: Column = pc.index_in(_within_answer(told["answer"], parent), value_set=names)
+def _path_as_told(told: _Told) -> dict[str, Column]:
+    """Return the columns by level and parent; above the parent stands what answer or taxonomy tell."""
+    taxonomy = _taxonomy()
+    label, parent, level = told.label, told.parent_label, told.taxonomy_level
+    row = pc.index_in(parent, value_set=taxonomy["label"])
+    of_parent = {name: taxonomy[name].take(row) for name in ("l1", "l2", "l3")}
+    names = _within_answer(told.answer, label)
+    parent_row: Column = pc.index_in(_within_answer(told.answer, parent), value_set=names)
     grandparent = parent.take(parent_row)
-    l1_by_parent = pc.coalesce(grandparent, known_parent["l1"])
+    l1_by_parent = pc.coalesce(grandparent, of_parent["l1"])
     at_level = pc.make_struct(*(pc.equal(level, pa.scalar(depth)) for depth in (1, 2, 3)))
     nothing = pa.scalar(None, pa.string())
     return {
-        "l1": pc.case_when(at_level, label, parent, l1_by_parent, known_parent["l1"]),
-        "l2": pc.case_when(at_level, nothing, label, parent, known_parent["l2"]),
-        "l3": pc.case_when(at_level, nothing, nothing, label, known_parent["l3"]),
+        "parent_label": parent,
+        "taxonomy_level": level,
+        "l1": pc.case_when(at_level, label, parent, l1_by_parent, of_parent["l1"]),
+        "l2": pc.case_when(at_level, nothing, label, parent, of_parent["l2"]),
+        "l3": pc.case_when(at_level, nothing, nothing, label, of_parent["l3"]),
     }
 
 

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from modlake.pipeline import landed_schemas
 from modlake.pipeline.answers import ShardAnswers, read_answers
-from modlake.pipeline.columns import Column, in_order, is_constant, row_numbers
+from modlake.pipeline.columns import Column, in_order, is_constant, places_of
 from modlake.pipeline.digests import TableDigest
 from modlake.pipeline.inventory import read_shard_inventory
 from modlake.pipeline.job_files import JobRecord
@@ -164,8 +164,7 @@ def _image_rows(
 def _facts_of(answers: Column, labels: pa.Table) -> pa.Table:
     """Return the columns of an image that its answer alone tells, a row an answer."""
     top = top_labels(labels)
-    row: Column = pc.index_in(row_numbers(len(answers)), value_set=top["answer"])
-    top = top.take(row)
+    top = top.take(places_of(top["answer"].combine_chunks(), len(answers)))
     return pa.table(
         {
             "label_count": pc.list_value_length(pc.struct_field(answers, "ModerationLabels")),

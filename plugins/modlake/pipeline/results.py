@@ -5,9 +5,11 @@ from __future__ import annotations
 import codecs
 import io
 import json
+import re
 from contextlib import suppress
 from dataclasses import dataclass
 
+import arro3.io
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.json
@@ -40,6 +42,11 @@ _LINE_SCHEMA = pa.schema(
         ("detect-moderation-labels", _ANSWER),
     ]
 )
+
+_LINES_AT_ONCE = 1024
+"""More, and the parser asks the system for memory, and gives it back, with every file."""
+
+_SURROGATE = re.compile(rb"\\u[dD]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +84,8 @@ def read_results(body: bytes, results_uri: str) -> Results:
 
 
 def _parse_readable(body: bytes) -> tuple[pa.Table, int]:
+    with suppress(pa.ArrowException):
+        return _parse_flawless(body), 0
     if body.startswith(b"{"):
         with suppress(pa.ArrowInvalid):
             return _parse(body), 0
@@ -84,6 +93,24 @@ def _parse_readable(body: bytes) -> tuple[pa.Table, int]:
     objects = [line for line in lines if line.startswith(b"{")]
     table, bad_lines = _parse_readable_lines(objects)
     return table, bad_lines + len(lines) - len(objects)
+
+
+def _parse_flawless(body: bytes) -> pa.Table:
+    """Parse a file of objects that each name one image, in half the time that pyarrow's own parser takes.
+
+    Raises pyarrow.ArrowException for any other, such as one in which a confidence is NaN.
+    """
+    # arro3 0.9 reads another character where one is written as two escapes.
+    if b"\\" in body and _SURROGATE.search(body):
+        raise pa.ArrowInvalid("escapes beyond the basic multilingual plane")
+    names = body.count(b'"source-ref"')
+    reader = arro3.io.read_json(io.BytesIO(body), _LINE_SCHEMA, batch_size=_LINES_AT_ONCE)
+    # pyarrow lets go of Python's lock while it reads the stream; arro3's own reading does not.
+    table = pa.RecordBatchReader.from_stream(reader).read_all()
+    # Of a key that stands twice in an object this parser takes the last.
+    if table.num_rows != names or table["source-ref"].null_count:
+        raise pa.ArrowInvalid("not each object names one image")
+    return table
 
 
 def _parse_readable_lines(lines: list[bytes]) -> tuple[pa.Table, int]:
