@@ -29,9 +29,10 @@ from modlake.lake.catalog import ensure_tables
 from modlake.lake.ledger import LakeLedger
 from modlake.lake.schemas import RUNS_TABLE
 from modlake.pipeline import landed_schemas
-from modlake.pipeline.fates import PARTS_PER_BATCH
+from modlake.pipeline.fates import BATCHES_AT_ONCE, PARTS_PER_BATCH
 from modlake.pipeline.inventory import ROWS_PER_PART
 from modlake.pipeline.reuse import Wanted
+from modlake.pipeline.side_by_side import side_by_side
 from tests.bench.harness import Way, compare
 
 IMAGES_PER_FILE = 10_000
@@ -168,7 +169,7 @@ def find_with_modlake(catalog: SqlCatalog, listed: pa.Table, by_content: bool) -
         return (listed.slice(first, size) for first in range(0, listed.num_rows, size))
 
     with lookup.over(batches, listed.num_rows) as find:
-        for judgements in map(find, batches()):
+        for judgements in side_by_side(find, batches(), BATCHES_AT_ONCE):
             found += judgements.images.num_rows
             labels += judgements.labels.num_rows
     return found, labels

@@ -43,7 +43,7 @@ def test_few_texts_are_taken_for_one_that_is_held() -> None:
         pa.array([f"s3://ugc/uploads/{number:07d}.jpg" for number in range(10_000, 60_000)])
     )
 
-    assert strange.true_count < 50_000 * 0.03
+    assert strange.true_count == 0
 
 
 def test_a_filter_without_texts_holds_none() -> None:

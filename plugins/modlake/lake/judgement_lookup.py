@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -14,9 +15,10 @@ from pyiceberg.table import Table
 
 from modlake.lake.table_files import FileStatistics, Span, TableFiles, gathered
 from modlake.pipeline import landed_schemas
-from modlake.pipeline.columns import Column
+from modlake.pipeline.columns import Column, in_one_chunk
 from modlake.pipeline.outcomes import Outcome
 from modlake.pipeline.reuse import Judgements
+from modlake.pipeline.row_index import RowIndex
 from modlake.pipeline.scratch import TableScratch
 from modlake.pipeline.side_by_side import side_by_side
 from modlake.pipeline.text_filter import TextFilter
@@ -31,10 +33,12 @@ ROWS_KEPT_AT_ONCE = 50_000
 """Few enough that some are written while others are read."""
 
 ROWS_COMPARED_AT_ONCE = 250_000
-"""To compare costs the hashing of a batch anew."""
 
-_SAME = "same"
-"""The column that tells which rows are of the same image."""
+_NEWEST_FIRST: list[tuple[str, Literal["ascending", "descending"]]] = [
+    ("judged_at", "descending"),
+    ("day", "descending"),
+    ("source_ref", "ascending"),
+]
 
 _NOT_CARRIED = {"bucket", "key", "last_modified", "error_code", "error_message", "min_confidence"}
 _IMAGES = pa.schema(
@@ -86,40 +90,49 @@ class JudgementLookup:
     def over(self, batches: Callable[[], Iterable[pa.Table]], images: int) -> Iterator[Find]:
         """Read the tables once for all batches, and return what finds the judgements of one."""
         sought, labelled = TextFilter(images), TextFilter(images)
+        labelled_days: set[Any] = set()
         spans: list[Span] = []
-        for batch in batches():
-            sought.add(batch[self._sought])
-            if self._is_by_ref and batch.num_rows:
-                spans.append(_span(batch))
         with (
-            closing(_Candidates(_IMAGES, spans)) as image_rows,
-            closing(_Candidates(_LABELS, spans)) as label_rows,
+            ThreadPoolExecutor(1) as planner,
+            closing(_Candidates(_IMAGES)) as image_rows,
+            closing(_Candidates(_LABELS)) as label_rows,
         ):
-            if not sought.is_empty:
-                found = self._plan_images().find(self._sought, sought, rows_at_once=ROWS_KEPT_AT_ONCE)
-                for refs in side_by_side(partial(self._keep_images, image_rows), enumerate(found)):
-                    labelled.add(refs)
+            image_files = planner.submit(self._plan_images)
+            for batch in batches():
+                sought.add(batch[self._sought])
+                if self._is_by_ref and batch.num_rows:
+                    spans.append(_span(batch))
+            image_rows.spans = label_rows.spans = spans
+            if not sought.is_empty and image_files.result():
+                label_files = planner.submit(self._plan_labels)
+                found = image_files.result().find(self._sought, sought, rows_at_once=ROWS_KEPT_AT_ONCE)
+                for with_labels in side_by_side(partial(self._keep_images, image_rows), enumerate(found)):
+                    labelled.add(with_labels["source_ref"])
+                    labelled_days |= set(with_labels["day"].unique().to_pylist())
             if not labelled.is_empty:
-                found = self._plan_labels().find("source_ref", labelled, rows_at_once=ROWS_KEPT_AT_ONCE)
+                found = label_files.result().find(
+                    "source_ref", labelled, rows_at_once=ROWS_KEPT_AT_ONCE, days=labelled_days
+                )
                 for _ in side_by_side(label_rows.add, enumerate(found)):
                     pass
             yield lambda listed: self._find(listed, image_rows, label_rows)
 
-    def _keep_images(self, image_rows: _Candidates, numbered: tuple[int, pa.Table]) -> Column:
-        """Keep rows that may be a judgement; return which of them have labels."""
+    def _keep_images(self, image_rows: _Candidates, numbered: tuple[int, pa.Table]) -> pa.Table:
+        """Keep rows that may be a judgement; return source_ref and day of those that have labels."""
         number, rows = numbered
         regarded = self._regarded(rows)
         image_rows.add((number, regarded))
         has_labels: Column = pc.greater(regarded["label_count"], pa.scalar(0))
-        return regarded["source_ref"].filter(has_labels)
+        return regarded.select(["source_ref", "day"]).filter(has_labels)
 
     def _find(self, listed: pa.Table, image_rows: _Candidates, label_rows: _Candidates) -> Judgements:
         span = _span(listed) if self._is_by_ref else None
         found: list[Judgements] = []
         for key in self._keys:
             if found:
-                is_found = pc.is_in(listed["source_ref"], value_set=found[-1].images["source_ref"])
-                listed = listed.filter(pc.invert(is_found))
+                row = RowIndex([found[-1].images["source_ref"]]).rows_of([listed["source_ref"]])
+                is_left: Column = pc.is_null(row)
+                listed = listed.filter(is_left)
             if listed.num_rows:
                 found.append(_find_by(key, listed, image_rows.of(span), label_rows.of(span)))
         return Judgements(
@@ -128,20 +141,21 @@ class JudgementLookup:
         )
 
     def _regarded(self, rows: pa.Table) -> pa.Table:
-        published = _only(rows, rows["run_id"], self._published)
-        return published.filter(_is_original(published)) if self._originals else published
+        is_published: Column = pc.is_in(rows["run_id"], value_set=self._published)
+        published = _kept(rows, is_published)
+        return _kept(published, _is_original(published)) if self._originals else published
 
 
 class _Candidates:
     """Rows that may be of listed images, on disk, by the batches of these.
 
-    :param spans: where the images of each batch lie. They may overlap: what lies in quarantine is listed
-        after all others. None where any row may be of any batch
+    ``spans`` say where the images of each batch lie. They may overlap: what lies in quarantine is listed
+    after all others. Without any, a row may be of every batch.
     """
 
-    def __init__(self, schema: pa.Schema, spans: list[Span]) -> None:
+    def __init__(self, schema: pa.Schema) -> None:
         self._scratch = TableScratch(schema)
-        self._spans = spans
+        self.spans: list[Span] = []
 
     def close(self) -> None:
         """Give the disk's room back."""
@@ -150,9 +164,9 @@ class _Candidates:
     def add(self, numbered: tuple[int, pa.Table]) -> None:
         """Keep rows; their number is the place among others of the same batch."""
         number, rows = numbered
-        if not self._spans:
+        if not self.spans:
             self._scratch.add((0, number), rows)
-        for batch, (first, last) in enumerate(self._spans):
+        for batch, (first, last) in enumerate(self.spans):
             is_within: Column = pc.and_(
                 pc.greater_equal(rows["source_ref"], pa.scalar(first)),
                 pc.less_equal(rows["source_ref"], pa.scalar(last)),
@@ -162,7 +176,7 @@ class _Candidates:
 
     def of(self, span: Span | None) -> Iterator[pa.Table]:
         """Yield the rows that may be of the batch that lies there."""
-        batch = 0 if span is None else self._spans.index(span)
+        batch = 0 if span is None else self.spans.index(span)
         return gathered(self._scratch.tables(batch), ROWS_COMPARED_AT_ONCE)
 
 
@@ -184,25 +198,30 @@ def _find_by(
         pc.index_in(matches["source_ref"], value_set=counts["source_ref"])
     )
     is_whole: Column = pc.equal(pc.fill_null(held, 0), matches["label_count"])
+    if pc.all(is_whole, min_count=0).as_py():
+        return Judgements(matches, labels)
     images = matches.filter(is_whole)
-    return Judgements(images, _only(labels, labels["source_ref"], images["source_ref"]))
+    row = RowIndex([images["source_ref"]]).rows_of([labels["source_ref"]])
+    is_of_images: Column = pc.is_valid(row)
+    return Judgements(images, labels.filter(is_of_images))
 
 
 def _match(key: tuple[str, ...], listed: pa.Table, candidates: Iterable[pa.Table]) -> pa.Table:
     """Return a row of ``images`` for each listed image that has one; ``judged_ref`` is its name there."""
-    asked = _joined(listed, key)
+    asked = _columns(listed, key)
+    index = RowIndex(asked)
     found = pa.concat_tables(
         [
-            _with_same(_IMAGES.empty_table(), key),
-            *(_only(rows, rows[_SAME], asked) for rows in (_with_same(each, key) for each in candidates)),
+            _IMAGES.empty_table(),
+            *(_kept(rows, index.may_hold(_columns(rows, key))) for rows in candidates),
         ]
     )
-    newest_first = pc.sort_indices(
-        found,
-        sort_keys=[("judged_at", "descending"), ("day", "descending"), ("source_ref", "ascending")],
-    )
-    row: Column = pc.index_in(asked, value_set=found[_SAME].take(newest_first))
-    matches = found.drop_columns([_SAME]).take(newest_first.take(row.drop_null()))
+    of_found = RowIndex(_columns(found, key))
+    if of_found.has_repeated_hashes:
+        found = found.sort_by(_NEWEST_FIRST)
+        of_found = RowIndex(_columns(found, key))
+    row = of_found.rows_of(asked)
+    matches = found.take(row.drop_null())
     is_matched: Column = pc.is_valid(row)
     reused_from = pc.coalesce(matches["reused_from"], pc.cast(matches["day"], pa.string()))
     names = ["judged_ref" if name == "source_ref" else name for name in matches.column_names]
@@ -218,8 +237,9 @@ def _labels_of(matches: pa.Table, candidates: Iterable[pa.Table]) -> pa.Table:
     key = ("day", "run_id", "judged_ref")
     has_labels: Column = pc.greater(matches["label_count"], pa.scalar(0))
     names = matches.filter(has_labels).select([*key, "source_ref"])
-    wanted = _joined(names, key)
-    found = [_only(rows, _joined(rows, ("day", "run_id", "source_ref")), wanted) for rows in candidates]
+    wanted = RowIndex(_columns(names, key))
+    of_row = ("day", "run_id", "source_ref")
+    found = [_kept(rows, wanted.may_hold(_columns(rows, of_row))) for rows in candidates]
     labels = pa.concat_tables([_LABELS.empty_table(), *found])
     labels = labels.rename_columns(
         ["judged_ref" if name == "source_ref" else name for name in labels.column_names]
@@ -227,14 +247,9 @@ def _labels_of(matches: pa.Table, candidates: Iterable[pa.Table]) -> pa.Table:
     return labels.join(names, list(key), join_type="inner").drop_columns(list(key))
 
 
-def _with_same(rows: pa.Table, key: tuple[str, ...]) -> pa.Table:
-    return rows.append_column(_SAME, _joined(rows, key))
-
-
-def _only(rows: pa.Table, values: Column, wanted: Column) -> pa.Table:
-    """Return the rows whose values are among the wanted ones."""
-    is_wanted: Column = pc.is_in(values, value_set=wanted)
-    return rows.filter(is_wanted)
+def _kept(rows: pa.Table, is_kept: Column) -> pa.Table:
+    """Filter rows, which costs a copy unless all are kept, as most often they are."""
+    return rows if pc.all(is_kept, skip_nulls=False, min_count=0).as_py() else rows.filter(is_kept)
 
 
 def _may_hold_originals(file: FileStatistics) -> bool:
@@ -251,7 +266,5 @@ def _is_original(rows: pa.Table) -> Column:
     return pc.or_(is_judged, pc.fill_null(is_of_the_day, False))
 
 
-def _joined(rows: pa.Table, columns: tuple[str, ...]) -> Column:
-    """Return one text a row that is equal where the columns are; eligible keys hold no newline."""
-    texts: list[Column] = [pc.cast(rows[name], pa.string()) for name in columns]
-    return pc.binary_join_element_wise(*texts, pa.scalar("\n"))
+def _columns(rows: pa.Table, names: tuple[str, ...]) -> list[Column]:
+    return [in_one_chunk(rows[name]) for name in names]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from datetime import date, timedelta
 from functools import partial
 from typing import Any
@@ -90,17 +90,23 @@ class TableFiles:
             key=lambda file: file[1].lowest("source_ref"),
         )
 
+    def __len__(self) -> int:
+        return len(self._files)
+
     def read(self, span: Span | None = None) -> Iterator[pa.Table]:
         """Yield the rows, or those of a span, a file at a time, by the files' first ``source_ref``."""
         scan = self._scan(span)
         yield from side_by_side(partial(self._rows_of, scan), self._tasks(span))
 
-    def find(self, column: str, sought: TextFilter, *, rows_at_once: int) -> Iterator[pa.Table]:
-        """Yield the rows whose text in a column may be among those sought, about so many at once.
+    def find(
+        self, column: str, sought: TextFilter, *, rows_at_once: int, days: Container[date] | None = None
+    ) -> Iterator[pa.Table]:
+        """Yield the rows (of some days) whose text in a column may be among those sought, so many at once.
 
-        That column is read first, and the others only of files that may hold one.
+        That column is read first, and the others only of row groups that may hold one.
         """
-        found = side_by_side(partial(self._rows_found, self._scan(), column, sought), self._tasks())
+        tasks = [task for task, statistics in self._files if days is None or statistics.day in days]
+        found = side_by_side(partial(self._rows_found, self._scan(), column, sought), tasks)
         yield from side_by_side(self._kept, gathered(found, rows_at_once))
 
     def _rows_found(self, scan: ArrowScan, column: str, sought: TextFilter, task: FileScanTask) -> pa.Table:
@@ -111,10 +117,16 @@ class TableFiles:
             return rows.filter(sought.may_hold(rows[column])) if rows.num_rows else rows
         texts = file.read([column], use_threads=False)[column]
         is_found = sought.may_hold(texts)
-        if not pc.any(is_found).as_py():
+        groups = _row_groups_with_any(file, is_found)
+        if not groups:
             return self._columns.empty_table()
         others = [name for name in self._read_names if name != column]
-        return file.read(others, use_threads=False).append_column(column, texts).filter(is_found)
+        rows = file.read_row_groups(list(groups), others, use_threads=False)
+        is_found, texts = (
+            pa.chunked_array([each.slice(*groups[number]) for number in groups])
+            for each in (is_found, texts.combine_chunks())
+        )
+        return rows.append_column(column, texts).filter(is_found)
 
     def _kept(self, rows: pa.Table) -> pa.Table:
         """Return the rows that pass the filter, with the columns and types that were asked for."""
@@ -149,6 +161,18 @@ class TableFiles:
         repeated = [name for name in self._read_names if name not in _UNREPEATED]
         file = pq.ParquetFile(source, read_dictionary=repeated, pre_buffer=True)
         return file if set(self._read_names) <= set(file.schema_arrow.names) else None
+
+
+def _row_groups_with_any(file: pq.ParquetFile, is_found: Column) -> dict[int, tuple[int, int]]:
+    """Return the row groups in which anything is found, by number, with their first row and their length."""
+    groups: dict[int, tuple[int, int]] = {}
+    first = 0
+    for number in range(file.num_row_groups):
+        length = file.metadata.row_group(number).num_rows
+        if pc.any(is_found.slice(first, length)).as_py():
+            groups[number] = (first, length)
+        first += length
+    return groups
 
 
 def _spelled_out(column: Column) -> Column:

@@ -23,6 +23,7 @@ from modlake.pipeline.plan import ManifestLimits, ReusedBatch, Shard
 from modlake.pipeline.quarantined import QUARANTINED
 from modlake.pipeline.reused_rows import reused_rows
 from modlake.pipeline.run_folder import RunFolder
+from modlake.pipeline.side_by_side import side_by_side
 from modlake.pipeline.write_behind import WriteBehind
 
 if TYPE_CHECKING:
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 
 PARTS_PER_BATCH = 50
 """Parts of the inventory that are looked up at once: half a million images in memory."""
+
+BATCHES_AT_ONCE = 2
+"""Batches whose judgements are sought side by side, while what is to be judged of another is written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +59,8 @@ def write_fates(
 ) -> Fates:
     """Write inventory and manifests, and land the rows of what was judged before.
 
-    Memory is bounded by a batch of the inventory, its judgements, one manifest, and what is being written.
+    Memory is bounded by some batches of the inventory, their judgements, one manifest, and what is being
+    written.
     """
     inventory_uris: list[str] = []
     batches: list[ReusedBatch] = []
@@ -63,9 +68,8 @@ def write_fates(
     reused_in_quarantine = 0
     with WriteBehind(store) as writer, _looked_up(lookup, draft) as find:
         manifests = ManifestWriter(writer, folder.manifest_uri, limits)
-        for parts in _in_batches(draft.parts(), PARTS_PER_BATCH if find is not None else 1):
-            batch = pa.concat_tables(parts)
-            reused = _Reused(batch, find)
+        batches_of_parts = _in_batches(draft.parts(), PARTS_PER_BATCH if find is not None else 1)
+        for parts, batch, reused in side_by_side(partial(_look_up, find), batches_of_parts, BATCHES_AT_ONCE):
             first = len(inventory_uris)
             for number, part in enumerate(_parts_like(parts, _decide(batch, reused)), start=first):
                 uri = folder.inventory_uri(number)
@@ -88,6 +92,11 @@ def _looked_up(lookup: Lookup | None, draft: InventoryDraft) -> AbstractContextM
         lambda: (_sought(pa.concat_tables(parts)) for parts in _in_batches(draft.parts(), PARTS_PER_BATCH)),
         draft.listed,
     )
+
+
+def _look_up(find: Find | None, parts: list[pa.Table]) -> tuple[list[pa.Table], pa.Table, _Reused]:
+    batch = pa.concat_tables(parts)
+    return parts, batch, _Reused(batch, find)
 
 
 def _sought(listed: pa.Table) -> pa.Table:

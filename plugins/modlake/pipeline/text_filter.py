@@ -1,115 +1,70 @@
-"""Which of many texts may be among others: a Bloom filter over columns, with one hash."""
+"""Which of many texts are among others: a pair of Bloom filters over columns."""
 
 from __future__ import annotations
-
-from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from modlake.pipeline.columns import Column
+from modlake.pipeline.text_hashes import Hashes, text_hashes
 
-_Words: TypeAlias = npt.NDArray[np.uint64]
+_LEAST_WORDS_LOG2 = 10
+_MOST_WORDS_LOG2 = 23
+"""64 MiB a filter: above 8 million texts more are taken for one that is held."""
 
-_BITS_PER_TEXT = 64
-"""One text of 64 that are not held is taken for one that is."""
+_BITS_OF_A_TEXT = 4
+"""All in one word, so that a look costs one access to memory; they are chosen by bits 17 to 40 of a hash."""
 
-_LEAST_BITS_LOG2 = 16
-_MOST_BITS_LOG2 = 29
-"""64 MiB: above 8 million texts more are taken for one that is held."""
-
-_ROWS_AT_ONCE = 1 << 15
-"""Their words stay in the processor's cache."""
-
-# A multiplier for each word of a text, odd so that no bit is lost; longer texts begin with the first again.
-_MULTIPLIERS: _Words = np.random.default_rng(7).integers(1 << 63, size=150, dtype=np.uint64) * 2 + 1
+_SECOND_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 
 
 class TextFilter:
-    """Remembers texts in eight bytes each, up to 64 MiB: it never misses one, and may take another for one.
+    """Remembers texts in 16 bytes each, up to 128 MiB: it never misses one, and hardly takes another for one.
+
+    Of ten million other texts about one is taken for one that is held, so that most files without any of
+    these are known as such by a single column.
 
     :param expected: about how many texts will be held
     """
 
     def __init__(self, expected: int) -> None:
-        wanted = max(expected, 1) * _BITS_PER_TEXT
-        bits_log2 = min(max((wanted - 1).bit_length(), _LEAST_BITS_LOG2), _MOST_BITS_LOG2)
-        self._shift = np.uint64(64 - bits_log2)
-        self._bits = np.zeros(1 << (bits_log2 - 3), np.uint8)
+        words_log2 = min(max(expected.bit_length(), _LEAST_WORDS_LOG2), _MOST_WORDS_LOG2)
+        self._shift = np.uint64(64 - words_log2)
+        self._first = np.zeros(1 << words_log2, np.uint64)
+        self._second = np.zeros(1 << words_log2, np.uint64)
         self.is_empty = True
 
     def add(self, texts: Column) -> None:
-        byte, bit = self._places(texts)
-        np.bitwise_or.at(self._bits, byte, bit)
-        self.is_empty = self.is_empty and len(byte) == 0
+        hashes = text_hashes(texts)
+        for words, own in ((self._first, hashes), (self._second, _hashed_again(hashes))):
+            np.bitwise_or.at(words, self._places(own), _masks(own))
+        self.is_empty = self.is_empty and len(hashes) == 0
 
     def may_hold(self, texts: Column) -> Column:
         """Tell for each text whether it may be one of those held; false is certain."""
-        byte, bit = self._places(texts)
-        return pa.array((self._bits[byte] & bit) != 0)
+        hashes = text_hashes(texts)
+        is_held = self._are_in(self._first, hashes)
+        row = np.flatnonzero(is_held)
+        is_held[row] = self._are_in(self._second, _hashed_again(hashes[row]))
+        return pa.array(is_held)
 
-    def _places(self, texts: Column) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8]]:
-        place = _hashes(texts) >> self._shift
-        bit = np.left_shift(np.uint8(1), (place & np.uint64(7)).astype(np.uint8))
-        return (place >> np.uint64(3)).astype(np.int64), bit
+    def _are_in(self, words: Hashes, hashes: Hashes) -> npt.NDArray[np.bool_]:
+        masks = _masks(hashes)
+        are_in: npt.NDArray[np.bool_] = (words[self._places(hashes)] & masks) == masks
+        return are_in
 
-
-def _hashes(texts: Column) -> _Words:
-    """Return a hash of each text; null has that of the empty text."""
-    if isinstance(texts, pa.ChunkedArray):
-        return np.concatenate([_hashes(chunk) for chunk in texts.chunks] or [np.zeros(0, np.uint64)])
-    if not len(texts):
-        return np.zeros(0, np.uint64)
-    _, offsets_buffer, bytes_buffer = texts.buffers()
-    offsets = np.frombuffer(offsets_buffer, np.int32)[texts.offset : texts.offset + len(texts) + 1]
-    offsets = offsets.astype(np.int64)
-    told = np.zeros(0, np.uint8) if bytes_buffer is None else np.frombuffer(bytes_buffer, np.uint8)
-    told = told[offsets[0] : offsets[-1]]
-    ends, lengths = offsets[1:] - offsets[0], np.diff(offsets)
-    shortest, longest = int(lengths.min()), int(lengths.max())
-    if shortest == longest:
-        return _hashes_of_words(_words_of_equally_long(told.reshape(len(texts), longest)), lengths)
-    # Room before the first text, so that the eight bytes that end anywhere in a text can be read as one word.
-    padded = np.concatenate([np.zeros(8, np.uint8), told])
-    ending: _Words = np.ndarray(len(padded) - 7, "<u8", padded, strides=(1,))
-    blocks = [slice(first, first + _ROWS_AT_ONCE) for first in range(0, len(ends), _ROWS_AT_ONCE)]
-    return np.concatenate(
-        [
-            _hashes_of_words(_words_of_different(ending, ends[block], lengths[block]), lengths[block])
-            for block in blocks
-        ]
-    )
+    def _places(self, hashes: Hashes) -> npt.NDArray[np.int64]:
+        return (hashes >> self._shift).astype(np.int64)
 
 
-def _words_of_equally_long(texts: npt.NDArray[np.uint8]) -> _Words:
-    """Return each text as words, from its end to its beginning, which is filled up with zeros."""
-    count, length = texts.shape
-    words = -(-length // 8)
-    filled = np.zeros((count, 8 * words), np.uint8)
-    filled[:, 8 * words - length :] = texts
-    backwards: _Words = filled.view("<u8")[:, ::-1]
-    return backwards
+def _masks(hashes: Hashes) -> Hashes:
+    one, six_bits = np.uint64(1), np.uint64(63)
+    masks = np.zeros(len(hashes), np.uint64)
+    for number in range(_BITS_OF_A_TEXT):
+        masks |= one << ((hashes >> np.uint64(17 + 6 * number)) & six_bits)
+    return masks
 
 
-def _words_of_different(
-    ending: _Words, ends: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]
-) -> _Words:
-    """Return the same for texts that end at ``ends``; ``ending[n]`` is the word that ends before byte n."""
-    seen = np.arange(0, int(lengths.max()), 8)
-    words: _Words = ending[np.maximum(ends[:, None] - seen, 0)]
-    strange_bits = (8 * np.clip(8 - (lengths[:, None] - seen), 0, 8)).astype(np.uint64)
-    is_strange = strange_bits == np.uint64(64)
-    strange_bits[is_strange] = 0
-    words = (words >> strange_bits) << strange_bits
-    words[is_strange] = 0
-    return words
-
-
-def _hashes_of_words(words: _Words, lengths: npt.NDArray[np.int64]) -> _Words:
-    multipliers = np.resize(_MULTIPLIERS[1:], words.shape[1])
-    hashes: _Words = words @ multipliers
-    hashes += lengths.astype(np.uint64) * _MULTIPLIERS[0]
-    hashes ^= hashes >> np.uint64(32)
-    hashes *= _MULTIPLIERS[0]
-    return hashes
+def _hashed_again(hashes: Hashes) -> Hashes:
+    return (hashes ^ (hashes >> np.uint64(29))) * _SECOND_MULTIPLIER
