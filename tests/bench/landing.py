@@ -135,7 +135,7 @@ def modlake(paths: list[str], home: str, images: int, turn: str) -> Work:
     import pyarrow.acero
     import pyarrow.compute as pc
 
-    from modlake.pipeline.columns import places_of
+    from modlake.pipeline.columns import places_of, taken
     from modlake.pipeline.labels import content_type_confidence, flatten_labels, spread_labels
     from modlake.pipeline.parquet import encode_parquet
     from modlake.pipeline.results import read_results
@@ -146,7 +146,7 @@ def modlake(paths: list[str], home: str, images: int, turn: str) -> Work:
         answers, answer = results.answers, results.lines["answer"].combine_chunks()
         flat = flatten_labels(answers)
         spread = spread_labels(flat, answers, answer)
-        version = pc.struct_field(answers, "ModerationModelVersion").take(answer)
+        version = taken(pc.struct_field(answers, "ModerationModelVersion"), answer)
         image = spread["image"].combine_chunks()
         columns = ["label", "parent_label", "taxonomy_level", "confidence"]
         labels = pa.table(
@@ -159,12 +159,12 @@ def modlake(paths: list[str], home: str, images: int, turn: str) -> Work:
         rows = pa.table(
             {
                 "source_ref": results.lines["source_ref"],
-                "label_count": pc.list_value_length(pc.struct_field(answers, "ModerationLabels")).take(
-                    answer
+                "label_count": taken(
+                    pc.list_value_length(pc.struct_field(answers, "ModerationLabels")), answer
                 ),
-                "top_confidence": top["confidence_max"].take(row).take(answer),
-                "animated_confidence": content_type_confidence(answers, "Animated").take(answer),
-                "illustrated_confidence": content_type_confidence(answers, "Illustrated").take(answer),
+                "top_confidence": taken(top["confidence_max"].take(row), answer),
+                "animated_confidence": taken(content_type_confidence(answers, "Animated"), answer),
+                "illustrated_confidence": taken(content_type_confidence(answers, "Illustrated"), answer),
                 "model_version": version,
             }
         )

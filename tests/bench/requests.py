@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Lock
 from typing import Any
 from unittest import mock
 
@@ -26,8 +27,11 @@ from modlake.lake.catalog import ensure_tables
 from modlake.lake.publish import publish_day
 from modlake.lake.schemas import PUBLISHED_TABLES
 from modlake.pipeline.audit import audit_day
+from modlake.pipeline.engine_claims import NoMemory, latest_submissions
 from modlake.pipeline.media_analysis import MediaAnalysisReconciler, analysis_of
 from modlake.pipeline.object_store import ListedObject
+from modlake.pipeline.plan import Plan, Shard
+from modlake.pipeline.submissions import JobMemory
 from tests.support.days import judge_day, land_day, plan_day, upload
 from tests.support.fake_rekognition import FakeRekognition
 from tests.support.memory_store import MemoryObjectStore
@@ -43,26 +47,31 @@ class CountingStore(MemoryObjectStore):
     def __init__(self) -> None:
         super().__init__()
         self.requests: Counter[str] = Counter()
+        self._lock = Lock()
 
     def take(self) -> dict[str, int]:
         """Return the requests since the last time."""
         taken, self.requests = dict(sorted(self.requests.items())), Counter()
         return taken
 
+    def _count(self, request: str) -> None:
+        with self._lock:
+            self.requests[request] += 1
+
     def list_objects(self, bucket: str, prefix: str) -> Iterator[list[ListedObject]]:
-        self.requests["LIST"] += 1
+        self._count("LIST")
         yield from super().list_objects(bucket, prefix)
 
     def read(self, uri: str) -> bytes:
-        self.requests["GET"] += 1
+        self._count("GET")
         return super().read(uri)
 
     def write(self, uri: str, body: bytes, *, if_absent: bool = False) -> None:
-        self.requests["PUT"] += 1
+        self._count("PUT")
         super().write(uri, body, if_absent=if_absent)
 
     def exists(self, uri: str) -> bool:
-        self.requests["HEAD"] += 1
+        self._count("HEAD")
         return super().exists(uri)
 
 
@@ -85,12 +94,7 @@ def run(shards: int = 40) -> dict[str, Any]:
     plan = plan_day(store, images_per_manifest=IMAGES_PER_MANIFEST, **GROUPS)
     requests["plan"] = store.take()
     for group in plan.groups:
-        analyses = [analysis_of(store, plan, plan.shards[number], Memory()) for number in group]
-        reconciler = MediaAnalysisReconciler(
-            aws, analyses, report=lambda _: None, jobs_at_once=GROUPS["jobs_at_once"]
-        )
-        while not reconciler.reconcile().is_complete:
-            pass
+        _analyse(store, aws, plan, [plan.shards[number] for number in group])
     requests["analyse"] = store.take()
     judge_day(store, plan)
     store.take()
@@ -123,6 +127,26 @@ def _copied(store: MemoryObjectStore, home: Path, uri: str) -> str:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(store.read(uri))
     return f"file://{path}"
+
+
+def _analyse(store: CountingStore, aws: FakeRekognition, plan: Plan, shards: list[Shard]) -> None:
+    """As a task does: a pass in its worker, more in the triggerer to the end, and one in a worker."""
+    memory = Memory()
+
+    def reconciler(own: JobMemory) -> MediaAnalysisReconciler:
+        analyses = [analysis_of(store, plan, shard, own) for shard in shards]
+        return MediaAnalysisReconciler(
+            aws, analyses, report=lambda _: None, jobs_at_once=GROUPS["jobs_at_once"]
+        )
+
+    latest_submissions(store, plan.folder.work_uri, shards, plan.parameters)
+    reconciler(memory).reconcile()
+    in_triggerer = reconciler(NoMemory())
+    while not in_triggerer.reconcile().is_complete:
+        pass
+    memory.update(in_triggerer.submitted)
+    latest_submissions(store, plan.folder.work_uri, shards, plan.parameters)
+    assert reconciler(memory).reconcile().is_complete
 
 
 def _publication(home: Path, plan: Any, audit: Any) -> tuple[dict[str, int], int]:

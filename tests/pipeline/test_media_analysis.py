@@ -570,3 +570,16 @@ def test_what_was_claimed_but_not_started_is_looked_for_again(aws: FakeRekogniti
     reconcile_to_the_end(waiting)
 
     assert len(aws.started) == 3
+
+
+def test_an_attempt_that_lags_behind_takes_no_end_back(task: Task, aws: FakeRekognition) -> None:
+    aws.script = ("IN_PROGRESS", "SUCCEEDED")
+    lagging = task.attempt()
+    lagging.reconcile()
+    old = {name: dict(job) for name, job in lagging.jobs.items()}
+    reconcile_to_the_end(task.attempt())
+
+    for analysis in lagging._analyses:
+        analysis.record(lagging._submissions[analysis.name], {**old[analysis.name], "Status": "IN_PROGRESS"})
+
+    assert [task.job_file(shard)["job"]["Status"] for shard in range(3)] == ["SUCCEEDED"] * 3

@@ -19,9 +19,12 @@ def row_numbers(rows: int) -> Column:
 
 def taken(column: Column, rows: Column) -> Column:
     """Return the values of these rows, null where a row is null."""
-    if len(column) == len(rows) and pc.all(pc.equal(rows, row_numbers(len(rows))), skip_nulls=False).as_py():
-        return column
-    return column.take(rows)
+    return column if len(column) == len(rows) and are_all_in_order(rows) else column.take(rows)
+
+
+def are_all_in_order(rows: Column) -> bool:
+    """Tell whether row numbers are 0, 1, 2 and so on."""
+    return not rows.null_count and bool(in_one_chunk(rows).equals(row_numbers(len(rows))))
 
 
 def find_rows(wanted: Column, among: Column) -> Column:

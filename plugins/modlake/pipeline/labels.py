@@ -8,7 +8,7 @@ from functools import cache
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from modlake.pipeline.columns import Column, places_of, row_numbers
+from modlake.pipeline.columns import Column, are_all_in_order, places_of, row_numbers
 from modlake.pipeline.taxonomy import known_labels
 
 
@@ -56,7 +56,7 @@ def spread_labels(labels: pa.Table, answers: Column, answer: Column) -> pa.Table
     ``answer`` is each image's row in ``answers``, null when it has none. The column answer becomes image: the
     row number of the image.
     """
-    if not answer.null_count and answer.equals(row_numbers(len(answers))):
+    if len(answer) == len(answers) and are_all_in_order(answer):
         return labels.rename_columns(["image", *labels.column_names[1:]])
     lengths: Column = pc.list_value_length(pc.struct_field(answers, "ModerationLabels"))
     ends: Column = pc.cumulative_sum(pc.fill_null(lengths, 0))

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from modlake.pipeline import landed_schemas
 from modlake.pipeline.answers import ShardAnswers, read_answers
-from modlake.pipeline.columns import Column, in_order, is_constant, places_of
+from modlake.pipeline.columns import Column, in_order, is_constant, places_of, taken
 from modlake.pipeline.digests import TableDigest
 from modlake.pipeline.inventory import read_shard_inventory
 from modlake.pipeline.job_files import JobRecord
@@ -139,13 +139,14 @@ def _image_rows(
 ) -> pa.Table:
     answer = said["answer"].combine_chunks()
     is_judged = pc.is_valid(answer)
-    told = _facts_of(answers.answers, labels).take(answer)
+    facts = _facts_of(answers.answers, labels)
+    told = {name: taken(facts[name], answer) for name in facts.column_names}
     completed_at = _of_job(answers, said, lambda job: job.completed_at, landed_schemas.TIMESTAMP)
     return landed_schemas.assemble(
         landed_schemas.IMAGES,
         inventory.num_rows,
         {name: inventory[name] for name in landed_schemas.LISTED_COLUMNS}
-        | {name: told[name] for name in told.column_names}
+        | told
         | {
             "day": plan.day,
             "outcome": pc.if_else(is_judged, Outcome.JUDGED, Outcome.FAILED),

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from modlake.exceptions import ModlakeError, ModlakeTerminalError, ModlakeTransientError
 from modlake.pipeline.engine_claims import require_bulk
+from modlake.pipeline.object_store import ObjectExistsError
 from modlake.pipeline.submissions import (
     JobMemory,
     StoredSubmissionLedger,
@@ -169,7 +170,7 @@ class Analysis:
     :param name: what progress lines and errors call it, unique in its group
     :param request_for: the StartMediaAnalysisJob request of a generation
     :param image_count: None when nobody counted
-    :param record: told what AWS says of the job whenever its status has changed
+    :param record: told what AWS says of the job at the first look and at its end
     """
 
     name: str
@@ -413,7 +414,8 @@ class MediaAnalysisReconciler:
         known = self.jobs.get(analysis.name)
         self.jobs[analysis.name] = job
         # Start's answer has a status of our own making, so the first look is news even when it agrees.
-        if known is None or "CreationTimestamp" not in known or known["Status"] != job["Status"]:
+        is_first_look = known is None or "CreationTimestamp" not in known
+        if is_first_look or has_ended(job):
             analysis.record(self._submissions[analysis.name], job)
 
     def _move_on(
@@ -472,7 +474,9 @@ def analysis_of(store: ObjectStore, plan: Plan, shard: Shard, memory: JobMemory)
             "job": job,
         }
         body = json.dumps(content, indent=1, default=_timestamp).encode()
-        store.write(plan.folder.job_uri(shard.shard, shard.retry), body)
+        # Another attempt may have told the end already, and be reading it.
+        with suppress(ObjectExistsError):
+            store.write(plan.folder.job_uri(shard.shard, shard.retry), body, if_absent=not has_ended(job))
 
     return Analysis(
         name=shard_name(shard.shard, shard.retry),
