@@ -149,7 +149,7 @@ async def _first_event(trigger: BaseTrigger) -> Any:
 
 
 def replace_file(path: Path, text: str) -> None:
-    draft = path.with_suffix(".draft")
+    draft = path.with_suffix(f".{os.getpid()}.draft")  # two attempts may write at once
     draft.write_text(text)
     draft.replace(path)
 
