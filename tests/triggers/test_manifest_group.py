@@ -19,14 +19,9 @@ from modlake.triggers.rekognition import MINIMUM_AGE_SECONDS, ManifestGroupAnaly
 from tests.pipeline.test_media_analysis import make_plan
 from tests.support.fake_rekognition import FakeRekognition, FakeTime
 from tests.support.memory_store import MemoryObjectStore
+from tests.triggers.test_rekognition import HOOK_SETTINGS
 
 PLAN = make_plan()
-HOOK_SETTINGS: dict[str, Any] = {
-    "aws_conn_id": "elsewhere",
-    "region_name": "eu-west-1",
-    "verify": False,
-    "botocore_config": {"read_timeout": 7, "retries": {"mode": "adaptive"}},
-}
 
 
 @pytest.fixture
@@ -34,14 +29,6 @@ def aws(monkeypatch: pytest.MonkeyPatch) -> FakeRekognition:
     aws = FakeRekognition()
     monkeypatch.setattr(module, "RekognitionHook", mock.Mock(return_value=aws))
     return aws
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> FakeTime:
-    clock = FakeTime()
-    monkeypatch.setattr(module, "time", clock)
-    monkeypatch.setattr(module, "asyncio", clock.asynchronous)
-    return clock
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,6 @@ import pytest
 from airflow.models.trigger import Trigger
 
 from modlake.hooks.rekognition import RekognitionHook
-from modlake.triggers import rekognition as module
 from modlake.triggers.rekognition import MINIMUM_AGE_SECONDS, MediaAnalysisJobCompletedTrigger
 from tests.support.fake_rekognition import FakeRekognition, FakeTime, connection_to, served
 
@@ -29,14 +28,6 @@ def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeRekognition]:
     with served(fake) as endpoint_url:
         monkeypatch.setenv("AIRFLOW_CONN_AWS_DEFAULT", connection_to(endpoint_url))
         yield fake
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> FakeTime:
-    clock = FakeTime()
-    monkeypatch.setattr(module, "time", clock)
-    monkeypatch.setattr(module, "asyncio", clock.asynchronous)
-    return clock
 
 
 def start(aws: FakeRekognition, *script: str) -> str:

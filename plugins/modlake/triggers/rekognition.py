@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from airflow.triggers.base import BaseTrigger, TriggerEvent
+from airflow.triggers.base import TriggerEvent
 from botocore.exceptions import BotoCoreError, ClientError
 
 from modlake.exceptions import ModlakeError, ModlakeTransientError
@@ -25,6 +25,7 @@ from modlake.pipeline.media_analysis import (
     has_ended,
     unstoppable,
 )
+from modlake.triggers.aws import AwsTrigger
 
 if TYPE_CHECKING:
     from modlake.pipeline.media_analysis import Progress
@@ -33,7 +34,7 @@ MINIMUM_AGE_SECONDS = 20
 """Airflow 3.3.2 fails a task whose trigger fires within some seconds of the deferral: never fire sooner."""
 
 
-class MediaAnalysisJobCompletedTrigger(BaseTrigger):
+class MediaAnalysisJobCompletedTrigger(AwsTrigger):
     """
     Fire when media analysis jobs have ended.
 
@@ -46,10 +47,7 @@ class MediaAnalysisJobCompletedTrigger(BaseTrigger):
     :param job_ids: the jobs to wait for; none waits for ``wake_at`` alone
     :param poll_interval: seconds between looks, give or take a fifth
     :param wake_at: fire at this time (aware) in any case
-    :param aws_conn_id: The Airflow connection used for AWS credentials.
-    :param region_name: AWS region_name. If not specified then the default boto3 behaviour is used.
-    :param verify: Whether to verify SSL certificates.
-    :param botocore_config: Configuration dictionary (key-values) for botocore client.
+    :param aws_settings: see :class:`~modlake.triggers.aws.AwsTrigger`
     """
 
     # Triggers of deferred tasks are rebuilt from these names: add with a default, never rename.
@@ -59,43 +57,24 @@ class MediaAnalysisJobCompletedTrigger(BaseTrigger):
         job_ids: Sequence[str],
         poll_interval: float = 60,
         wake_at: datetime | None = None,
-        aws_conn_id: str | None = "aws_default",
-        region_name: str | None = None,
-        verify: bool | str | None = None,
-        botocore_config: dict[str, Any] | None = None,
+        **aws_settings: Any,
     ) -> None:
-        super().__init__()
+        super().__init__(**aws_settings)
         if not job_ids and wake_at is None:
             raise ValueError("Nothing would ever fire: give job_ids, wake_at, or both.")
         self.job_ids = list(job_ids)
         self.poll_interval = poll_interval
         self.wake_at = wake_at
-        self.aws_conn_id = aws_conn_id
-        self.region_name = region_name
-        self.verify = verify
-        self.botocore_config = botocore_config
 
-    def serialize(self) -> tuple[str, dict[str, Any]]:
-        return (
-            f"{type(self).__module__}.{type(self).__qualname__}",
-            {
-                "job_ids": self.job_ids,
-                "poll_interval": self.poll_interval,
-                "wake_at": self.wake_at,
-                "aws_conn_id": self.aws_conn_id,
-                "region_name": self.region_name,
-                "verify": self.verify,
-                "botocore_config": self.botocore_config,
-            },
-        )
+    def _own_arguments(self) -> dict[str, Any]:
+        return {
+            "job_ids": self.job_ids,
+            "poll_interval": self.poll_interval,
+            "wake_at": self.wake_at,
+        }
 
     def hook(self) -> RekognitionHook:
-        return RekognitionHook(
-            aws_conn_id=self.aws_conn_id,
-            region_name=self.region_name,
-            verify=self.verify,
-            config=self.botocore_config,
-        )
+        return RekognitionHook(**self.hook_settings)
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         began = time.monotonic()
@@ -153,7 +132,7 @@ class MediaAnalysisJobCompletedTrigger(BaseTrigger):
             statuses[job_id] = listed[job_id]
 
 
-class ManifestGroupAnalysedTrigger(BaseTrigger):
+class ManifestGroupAnalysedTrigger(AwsTrigger):
     """
     Start the jobs that a group of manifests lacks as slots come free, and fire when all have succeeded.
 
@@ -172,10 +151,7 @@ class ManifestGroupAnalysedTrigger(BaseTrigger):
     :param first_generations: see :class:`~modlake.pipeline.media_analysis.MediaAnalysisReconciler`
     :param deadline: fire at this time (aware) in any case
     :param poll_interval: seconds between looks, give or take a fifth
-    :param aws_conn_id: The Airflow connection used for AWS credentials.
-    :param region_name: AWS region_name. If not specified then the default boto3 behaviour is used.
-    :param verify: Whether to verify SSL certificates.
-    :param botocore_config: Configuration dictionary (key-values) for botocore client.
+    :param aws_settings: see :class:`~modlake.triggers.aws.AwsTrigger`
     """
 
     # Triggers of deferred tasks are rebuilt from these names: add with a default, never rename.
@@ -188,40 +164,26 @@ class ManifestGroupAnalysedTrigger(BaseTrigger):
         jobs_at_once: int | None = None,
         first_generations: Mapping[str, int] | None = None,
         poll_interval: float = 60,
-        aws_conn_id: str | None = "aws_default",
-        region_name: str | None = None,
-        verify: bool | str | None = None,
-        botocore_config: dict[str, Any] | None = None,
+        **aws_settings: Any,
     ) -> None:
-        super().__init__()
+        super().__init__(**aws_settings)
         self.plan_uri = plan_uri
         self.shards = [dict(shard) for shard in shards]
         self.deadline = deadline
         self.jobs_at_once = jobs_at_once
         self.first_generations = dict(first_generations or {})
         self.poll_interval = poll_interval
-        self.aws_conn_id = aws_conn_id
-        self.region_name = region_name
-        self.verify = verify
-        self.botocore_config = botocore_config
         self._reconciler: MediaAnalysisReconciler | None = None
 
-    def serialize(self) -> tuple[str, dict[str, Any]]:
-        return (
-            f"{type(self).__module__}.{type(self).__qualname__}",
-            {
-                "plan_uri": self.plan_uri,
-                "shards": self.shards,
-                "deadline": self.deadline,
-                "jobs_at_once": self.jobs_at_once,
-                "first_generations": self.first_generations,
-                "poll_interval": self.poll_interval,
-                "aws_conn_id": self.aws_conn_id,
-                "region_name": self.region_name,
-                "verify": self.verify,
-                "botocore_config": self.botocore_config,
-            },
-        )
+    def _own_arguments(self) -> dict[str, Any]:
+        return {
+            "plan_uri": self.plan_uri,
+            "shards": self.shards,
+            "deadline": self.deadline,
+            "jobs_at_once": self.jobs_at_once,
+            "first_generations": self.first_generations,
+            "poll_interval": self.poll_interval,
+        }
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         began = time.monotonic()
@@ -269,16 +231,10 @@ class ManifestGroupAnalysedTrigger(BaseTrigger):
     def _make_reconciler(self) -> MediaAnalysisReconciler:
         from modlake.pipeline.plan import Shard, read_plan
 
-        settings: dict[str, Any] = {
-            "aws_conn_id": self.aws_conn_id,
-            "region_name": self.region_name,
-            "verify": self.verify,
-            "config": self.botocore_config,
-        }
-        store = S3ObjectStoreHook(**settings)
+        store = S3ObjectStoreHook(**self.hook_settings)
         plan = read_plan(store, self.plan_uri)
         return MediaAnalysisReconciler(
-            RekognitionHook(**settings),
+            RekognitionHook(**self.hook_settings),
             [analysis_of(store, plan, Shard(**shard), NoMemory()) for shard in self.shards],
             report=self.log.info,
             first_generations=self.first_generations,

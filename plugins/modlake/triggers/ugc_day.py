@@ -8,12 +8,13 @@ from collections.abc import AsyncIterator
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
-from airflow.triggers.base import BaseTrigger, TriggerEvent
+from airflow.triggers.base import TriggerEvent
 
 from modlake.exceptions import ModlakeTerminalError, ModlakeTransientError
 from modlake.hooks.object_store import S3ObjectStoreHook, exact_listing, explained, names_object
 from modlake.pipeline.day import end_of_day, parse_day
 from modlake.pipeline.s3_uri import split_s3_uri
+from modlake.triggers.aws import AwsTrigger
 
 # Airflow 3.3.2 fails a task whose trigger fires before the scheduler heard that its first half ended.
 MINIMUM_AGE_SECONDS = 20.0
@@ -29,7 +30,7 @@ def seconds_to_settle(day: date, newest: datetime | None, settle_time: timedelta
     return (quiet_since + settle_time - datetime.now(UTC)).total_seconds()
 
 
-class UgcDayCompleteTrigger(BaseTrigger):
+class UgcDayCompleteTrigger(AwsTrigger):
     """
     Fire when a day of uploads is complete: its marker object exists, or nothing arrived for a settle time.
 
@@ -53,45 +54,26 @@ class UgcDayCompleteTrigger(BaseTrigger):
         source_uri: str | None = None,
         settle_seconds: float | None = None,
         poke_interval: float = 60.0,
-        aws_conn_id: str | None = "aws_default",
-        region_name: str | None = None,
-        verify: bool | str | None = None,
-        botocore_config: dict[str, Any] | None = None,
+        **aws_settings: Any,
     ) -> None:
-        super().__init__()
+        super().__init__(**aws_settings)
         self.day = day
         self.marker_uri = marker_uri
         self.source_uri = source_uri
         self.settle_seconds = settle_seconds
         self.poke_interval = poke_interval
-        self.aws_conn_id = aws_conn_id
-        self.region_name = region_name
-        self.verify = verify
-        self.botocore_config = botocore_config
 
-    def serialize(self) -> tuple[str, dict[str, Any]]:
-        return (
-            f"{type(self).__module__}.{type(self).__qualname__}",
-            {
-                "day": self.day,
-                "marker_uri": self.marker_uri,
-                "source_uri": self.source_uri,
-                "settle_seconds": self.settle_seconds,
-                "poke_interval": self.poke_interval,
-                "aws_conn_id": self.aws_conn_id,
-                "region_name": self.region_name,
-                "verify": self.verify,
-                "botocore_config": self.botocore_config,
-            },
-        )
+    def _own_arguments(self) -> dict[str, Any]:
+        return {
+            "day": self.day,
+            "marker_uri": self.marker_uri,
+            "source_uri": self.source_uri,
+            "settle_seconds": self.settle_seconds,
+            "poke_interval": self.poke_interval,
+        }
 
     def hook(self) -> S3ObjectStoreHook:
-        return S3ObjectStoreHook(
-            aws_conn_id=self.aws_conn_id,
-            region_name=self.region_name,
-            verify=self.verify,
-            config=self.botocore_config,
-        )
+        return S3ObjectStoreHook(**self.hook_settings)
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         started = time.monotonic()
