@@ -190,3 +190,8 @@ def test_an_object_that_names_no_image_is_bad_and_so_is_one_that_names_two() -> 
     assert refs("\n".join([*LINES, nameless_behind])) == ([*images, "s3://u/z"], 1)
     named_twice = '{"source-ref":"s3://u/z",' + EMPTY + ',"source-ref":"s3://u/y"}'
     assert refs("\n".join([*LINES, named_twice])) == (images, 1)
+
+
+def test_an_object_with_two_answers_is_bad() -> None:
+    twice = LINES[1].removesuffix("}") + f",{EMPTY}}}"
+    assert refs("\n".join([LINES[0], twice, LINES[2]])) == (["s3://u/a", "s3://u/c"], 1)

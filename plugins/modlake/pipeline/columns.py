@@ -18,7 +18,7 @@ def row_numbers(rows: int) -> Column:
 
 
 def taken(column: Column, rows: Column) -> Column:
-    """Return the values of these rows, null where a row is null."""
+    """Return these rows of a column or a table, null where a row number is null."""
     return column if len(column) == len(rows) and are_all_in_order(rows) else column.take(rows)
 
 

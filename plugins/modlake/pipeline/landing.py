@@ -139,14 +139,13 @@ def _image_rows(
 ) -> pa.Table:
     answer = said["answer"].combine_chunks()
     is_judged = pc.is_valid(answer)
-    facts = _facts_of(answers.answers, labels)
-    told = {name: taken(facts[name], answer) for name in facts.column_names}
+    told = taken(_facts_of(answers.answers, labels), answer)
     completed_at = _of_job(answers, said, lambda job: job.completed_at, landed_schemas.TIMESTAMP)
     return landed_schemas.assemble(
         landed_schemas.IMAGES,
         inventory.num_rows,
         {name: inventory[name] for name in landed_schemas.LISTED_COLUMNS}
-        | told
+        | {name: told[name] for name in told.column_names}
         | {
             "day": plan.day,
             "outcome": pc.if_else(is_judged, Outcome.JUDGED, Outcome.FAILED),
