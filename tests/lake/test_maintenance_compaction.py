@@ -12,8 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from pyiceberg.catalog import Catalog
-from pyiceberg.exceptions import CommitStateUnknownException
+from pyiceberg.exceptions import CommitStateUnknownException, ValidationException
+from pyiceberg.manifest import ManifestEntry
 from pyiceberg.table import Transaction
+from pyiceberg.table.update.snapshot import _OverwriteFiles
 
 from modlake.exceptions import ModlakeTerminalError
 from modlake.lake.catalog import ensure_tables
@@ -160,6 +162,45 @@ def test_another_day_published_meanwhile_is_no_rival(
     assert compact(lake)["images"].done == 8
     assert len(lake.files("images")) == 1 + 2 + 1
     assert {row["run_id"] for row in lake.rows("images")} == {"run-1", "other", "third"}
+
+
+class TestCommitsThatFailWithoutARival:
+    """pyiceberg overlooks files to delete at times, and says so before it commits."""
+
+    @pytest.fixture
+    def failures(self, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+        """Fail the next commit of a compaction for each text in the list."""
+        failures: list[str] = []
+        validate = _OverwriteFiles._validate_required_deletes
+
+        def overlook(self: _OverwriteFiles, deleted_entries: list[ManifestEntry]) -> None:
+            if failures:
+                raise ValidationException(failures.pop())
+            validate(self, deleted_entries)
+
+        monkeypatch.setattr(_OverwriteFiles, "_validate_required_deletes", overlook)
+        monkeypatch.setattr("tenacity.nap.time.sleep", lambda _: None)
+        return failures
+
+    def test_are_tried_again_with_the_files_written(self, lake: MaintainedLake, failures: list[str]) -> None:
+        failures.extend(["Missing required files to delete: a, b"] * 3)
+        before = lake.everything()
+        finding = compact(lake)["images"]
+        assert (finding.done, failures) == (8, [])
+        assert lake.everything() == before
+        assert warehouse(lake) == {uri for uri in lake.files("images") if "/compacted-" in uri}
+
+    def test_leave_the_day_to_the_next_run_in_the_end(
+        self, lake: MaintainedLake, failures: list[str]
+    ) -> None:
+        failures.extend(["Missing required files to delete: a, b"] * 8)
+        before = lake.everything()
+        finding = compact(lake)["images"]
+        assert finding.done == 0
+        assert "left to the next run: not committed in 8 tries" in str(finding)
+        assert "Missing required files to delete" in str(finding)
+        assert lake.everything() == before
+        assert warehouse(lake) == set()
 
 
 def test_the_publication_stands_after_a_compaction(lake: MaintainedLake) -> None:

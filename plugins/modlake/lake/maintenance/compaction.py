@@ -20,8 +20,17 @@ from pyiceberg.io.pyarrow import ArrowScan, parquet_file_to_data_file, schema_to
 from pyiceberg.manifest import DataFile
 from pyiceberg.table import FileScanTask, Table
 from pyiceberg.transforms import IdentityTransform
+from pyiceberg.typedef import Identifier
+from tenacity import (
+    RetryError,
+    Retrying,
+    retry_if_exception_type,
+    stop_after_attempt,
+    wait_random_exponential,
+)
 
 from modlake.exceptions import ModlakeTerminalError
+from modlake.lake.days import of_day
 from modlake.lake.maintenance.findings import SAMPLES, Finding
 from modlake.lake.maintenance.policy import MaintenancePolicy
 from modlake.lake.maintenance.references import load_tables, table_name
@@ -30,6 +39,10 @@ from modlake.pipeline.parquet import ParquetEncoder, encode_parquet
 # As Iceberg's own rewriteDataFiles decides by default ("min-file-size-bytes", "min-input-files").
 _SMALL = 0.75
 _MIN_SMALL_FILES = 5
+
+# Only these promise that a commit did not land; after others the sweep judges the new files.
+_NOT_COMMITTED = (CommitFailedException, ValidationException)
+_ATTEMPTS = 8
 
 _SORT_COLUMN = "source_ref"
 _ROWS_PER_SLICE = 100_000
@@ -47,9 +60,9 @@ class _DayRewrite:
     def files(self) -> list[DataFile]:
         return [task.file for group in self.groups for task in group]
 
-    @property
-    def size_bytes(self) -> int:
-        return sum(file.file_size_in_bytes for file in self.files)
+
+class _DayLeftError(Exception):
+    """A day stays as it is; the text tells why."""
 
 
 def compact_tables(
@@ -86,10 +99,10 @@ def _compact_table(
     done, notes = 0, [f"{len(rewrites):,} days, into {sum(len(each.groups) for each in rewrites):,} files"]
     started = monotonic()
     for number, planned in enumerate(rewrites if not policy.dry_run else (), start=1):
-        replaced = _compact_day(catalog.load_table(table.name()), planned.day, policy.target_file_size_bytes)
-        if replaced is None:
-            notes.append(f"{planned.day} gave way to a run that was published meanwhile")
-        done += replaced or 0
+        try:
+            done += _compact_day(catalog, table.name(), planned.day, policy.target_file_size_bytes)
+        except _DayLeftError as left:
+            notes.append(f"{planned.day} {left}")
         minutes_left = (monotonic() - started) / number * (len(rewrites) - number) / 60
         report(f"{name} {planned.day}: day {number} of {len(rewrites)}, {minutes_left:.1f} min left")
     files = [file for rewrite in rewrites for file in rewrite.files]
@@ -141,30 +154,52 @@ def _day_of(file: DataFile) -> date:
     return value if isinstance(value, date) else _EPOCH + timedelta(days=value)
 
 
-def _compact_day(table: Table, day: date, target_bytes: int) -> int | None:
-    """Replace a day's small files; return how many, None when somebody published the day meanwhile."""
-    of_day = parse(f"day = '{day}'")
-    rewrites = _plan(list(table.scan(of_day).plan_files()), target_bytes)
+def _compact_day(catalog: Catalog, table_id: Identifier, day: date, target_bytes: int) -> int:
+    """Replace a day's small files; return how many."""
+    table = catalog.load_table(table_id)
+    rewrites = _plan(list(table.scan(of_day(day)).plan_files()), target_bytes)
     if not rewrites:
-        return None
+        raise _DayLeftError("gave way to a run that was published meanwhile")
     written: list[DataFile] = []
+    retrying = Retrying(
+        retry=retry_if_exception_type(_NOT_COMMITTED),
+        stop=stop_after_attempt(_ATTEMPTS),
+        wait=wait_random_exponential(multiplier=0.2, max=10),
+    )
     try:
         written.extend(_rewrite(table, day, group) for group in rewrites[0].groups)
-        with table.transaction() as transaction:
-            properties = {"modlake.day": day.isoformat(), "modlake.maintenance": "compaction"}
-            with transaction.update_snapshot(snapshot_properties=properties).overwrite() as overwrite:
-                # Deletes nothing: it bounds the search for rivals, who publish other days all the time.
-                overwrite.delete_by_predicate(of_day)
-                for file in rewrites[0].files:
-                    overwrite.delete_data_file(file)
-                for file in written:
-                    overwrite.append_data_file(file)
-    except (CommitFailedException, ValidationException):
-        # Only these promise that the commit did not land; after others the sweep judges the new files.
+        retrying(_replace, catalog, table_id, rewrites[0], written)
+    except (_DayLeftError, RetryError) as error:
         for file in written:
             table.io.delete(file.file_path)
-        return None
+        if isinstance(error, RetryError):
+            conflict = error.last_attempt.exception()
+            raise _DayLeftError(
+                f"is left to the next run: not committed in {_ATTEMPTS} tries ({conflict!r})"
+            ) from conflict
+        raise
     return len(rewrites[0].files)
+
+
+def _replace(catalog: Catalog, table_id: Identifier, rewrite: _DayRewrite, written: list[DataFile]) -> None:
+    """Commit the new files in place of the old, if the day still consists of these.
+
+    It may fail without a rival: pyiceberg looks for the files to delete in threads that share a visitor with
+    state, and so overlooks some at times ("Missing required files to delete").
+    """
+    table = catalog.load_table(table_id)
+    there = {task.file.file_path for task in table.scan(of_day(rewrite.day)).plan_files()}
+    if not there.issuperset(file.file_path for file in rewrite.files):
+        raise _DayLeftError("gave way to a run that was published meanwhile")
+    with table.transaction() as transaction:
+        properties = {"modlake.day": rewrite.day.isoformat(), "modlake.maintenance": "compaction"}
+        with transaction.update_snapshot(snapshot_properties=properties).overwrite() as overwrite:
+            # Deletes nothing: it bounds the search for rivals, who publish other days all the time.
+            overwrite.delete_by_predicate(parse(of_day(rewrite.day)))
+            for file in rewrite.files:
+                overwrite.delete_data_file(file)
+            for file in written:
+                overwrite.append_data_file(file)
 
 
 def _rewrite(table: Table, day: date, group: list[FileScanTask]) -> DataFile:
