@@ -5,14 +5,11 @@ from __future__ import annotations
 from datetime import date
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modlake.pipeline import row_index as module
-from modlake.pipeline.row_index import RowIndex
+from modlake.pipeline.row_index import NONE, RowIndex
 
 ROWS = st.lists(
     st.tuples(
@@ -29,6 +26,12 @@ def columns(rows: list[tuple[Any, ...]]) -> list[Any]:
     return [pa.array([row[place] for row in rows], type_) for place, type_ in enumerate(types)]
 
 
+def first_found(held: list[Any], asked: list[Any]) -> list[int]:
+    """Return for each asked row the first held one, the index being over the asked."""
+    index = RowIndex(asked)
+    return index.first_at(index.places_of(held)).tolist()
+
+
 @given(held=ROWS, asked=ROWS)
 def test_it_finds_the_first_of_equal_rows_and_no_other(
     held: list[tuple[Any, ...]], asked: list[tuple[Any, ...]]
@@ -37,23 +40,24 @@ def test_it_finds_the_first_of_equal_rows_and_no_other(
     first: dict[tuple[Any, ...], int] = {}
     for number, row in enumerate(held):
         first.setdefault(row, number)
-    index = RowIndex(columns(held))
 
-    assert index.rows_of(columns(asked)).to_pylist() == [first.get(row) for row in asked]
-    assert index.may_hold(columns(asked)).to_pylist() == [row in first for row in asked]
-    assert index.has_repeated_hashes == (len(first) < len(held))
+    assert first_found(columns(held), columns(asked)) == [first.get(row, NONE) for row in asked]
 
 
-def test_equal_hashes_are_not_taken_for_equal_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_row_hashes", lambda columns: np.zeros(len(columns[0]), np.uint64))
-    index = RowIndex([pa.array(["a", "b"])])
-
-    assert index.rows_of([pa.array(["a", "b", "c", None])]).to_pylist() == [0, None, None, None]
-    assert index.has_repeated_hashes
+@given(held=ROWS, asked=ROWS)
+def test_equal_rows_share_a_place_and_others_have_none(
+    held: list[tuple[Any, ...]], asked: list[tuple[Any, ...]]
+) -> None:
+    places = RowIndex(columns(held)).places_of(columns(asked))
+    of_row: dict[tuple[Any, ...], int] = {}
+    for row, place in zip(asked, places.tolist(), strict=True):
+        assert (place != NONE) == (row in held)
+        assert of_row.setdefault(row, place) == place
+    known = [place for place in of_row.values() if place != NONE]
+    assert len(set(known)) == len(known)
 
 
 def test_values_that_move_between_columns_are_told_apart() -> None:
-    index = RowIndex([pa.array(["ab", "x"]), pa.array(["c", ""])])
-
+    held = [pa.array(["ab", "x"]), pa.array(["c", ""])]
     asked = [pa.array(["a", "", "ab", "x"]), pa.array(["bc", "x", "c", ""])]
-    assert index.rows_of(asked).to_pylist() == [None, None, 0, 1]
+    assert first_found(held, asked) == [NONE, NONE, 0, 1]

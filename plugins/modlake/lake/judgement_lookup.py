@@ -8,6 +8,7 @@ from contextlib import closing, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyiceberg.expressions import BooleanExpression
@@ -15,10 +16,10 @@ from pyiceberg.table import Table
 
 from modlake.lake.table_files import FileStatistics, Span, TableFiles, gathered
 from modlake.pipeline import landed_schemas
-from modlake.pipeline.columns import Column, in_one_chunk
+from modlake.pipeline.columns import Column
 from modlake.pipeline.outcomes import Outcome
 from modlake.pipeline.reuse import Judgements
-from modlake.pipeline.row_index import RowIndex
+from modlake.pipeline.row_index import NONE, Numbers, RowIndex
 from modlake.pipeline.scratch import TableScratch
 from modlake.pipeline.side_by_side import side_by_side
 from modlake.pipeline.text_filter import TextFilter
@@ -127,14 +128,23 @@ class JudgementLookup:
 
     def _find(self, listed: pa.Table, image_rows: _Candidates, label_rows: _Candidates) -> Judgements:
         span = _span(listed) if self._is_by_ref else None
-        found: list[Judgements] = []
+        last_key = self._keys[-1]
+        index = RowIndex(_columns(listed, last_key))
+        # What is found by any key is among these.
+        rows, places = _newest_first(index, last_key, image_rows.of(span))
+        is_left = np.ones(listed.num_rows, np.bool_)
+        found = []
         for key in self._keys:
-            if found:
-                row = RowIndex([found[-1].images["source_ref"]]).rows_of([listed["source_ref"]])
-                is_left: Column = pc.is_null(row)
-                listed = listed.filter(is_left)
-            if listed.num_rows:
-                found.append(_find_by(key, listed, image_rows.of(span), label_rows.of(span)))
+            if key != last_key:
+                by_key = RowIndex(_columns(listed, key))
+                row = by_key.first_at(by_key.places_of(_columns(rows, key)))
+            else:
+                row = index.first_at(places)
+            row[~is_left] = NONE
+            judgements = _with_labels(_match(key, listed, rows, row), label_rows.of(span))
+            is_found: Column = pc.is_in(listed["source_ref"], value_set=judgements.images["source_ref"])
+            is_left &= ~np.asarray(is_found)
+            found.append(judgements)
         return Judgements(
             images=pa.concat_tables([each.images for each in found]),
             labels=pa.concat_tables([each.labels for each in found]),
@@ -185,13 +195,51 @@ def _span(listed: pa.Table) -> Span:
     return bounds["min"], bounds["max"]
 
 
-def _find_by(
-    key: tuple[str, ...],
-    listed: pa.Table,
-    image_rows: Iterable[pa.Table],
-    label_rows: Iterable[pa.Table],
-) -> Judgements:
-    matches = _match(key, listed, image_rows)
+def _newest_first(
+    index: RowIndex, key: tuple[str, ...], candidates: Iterable[pa.Table]
+) -> tuple[pa.Table, Numbers]:
+    """Return the rows that an index may hold, with their places in it; of equal ones the newest first."""
+    kept, places_kept = [_IMAGES.empty_table()], [np.zeros(0, np.int64)]
+    for rows in candidates:
+        places = index.places_of(_columns(rows, key))
+        is_held = places != NONE
+        kept.append(_kept(rows, pa.array(is_held)))
+        places_kept.append(places[is_held])
+    rows, places = pa.concat_tables(kept), np.concatenate(places_kept)
+    if not len(places) or np.bincount(places).max() == 1:
+        return rows, places
+    order = pc.sort_indices(rows, sort_keys=_NEWEST_FIRST)
+    return rows.take(order), places[np.asarray(order)]
+
+
+def _match(key: tuple[str, ...], listed: pa.Table, rows: pa.Table, row: Numbers) -> pa.Table:
+    """Return the row of ``images`` that was found for each listed image; ``judged_ref`` is its name there."""
+    image = np.flatnonzero(row != NONE)
+    image_of = np.full(rows.num_rows, NONE)
+    image_of[row[image]] = image
+    is_of_any = image_of != NONE
+    if np.count_nonzero(is_of_any) == len(image):
+        # Each row is of one image, as most often: in the order of the rows there is nothing to copy.
+        matches, image = _kept(rows, pa.array(is_of_any)), image_of[is_of_any]
+    else:
+        matches = rows.take(row[image])
+    asked = listed.select(sorted({*key, "source_ref"})).take(image)
+    for name in key:
+        # Whoever uploads can forge a hash, but not what it is of.
+        equal: Column = pc.equal(asked[name], matches[name])
+        is_same: Column = pc.fill_null(equal, False)
+        asked, matches = _kept(asked, is_same), _kept(matches, is_same)
+    reused_from = pc.coalesce(matches["reused_from"], pc.cast(matches["day"], pa.string()))
+    names = ["judged_ref" if name == "source_ref" else name for name in matches.column_names]
+    return (
+        matches.set_column(matches.column_names.index("reused_from"), "reused_from", reused_from)
+        .rename_columns(names)
+        .append_column("source_ref", asked["source_ref"])
+    )
+
+
+def _with_labels(matches: pa.Table, label_rows: Iterable[pa.Table]) -> Judgements:
+    """Return the judgements that have all of their labels."""
     labels = _labels_of(matches, label_rows)
     counts = labels.group_by("source_ref", use_threads=False).aggregate([("label", "count")])
     held: Column = counts["label_count"].take(
@@ -201,35 +249,8 @@ def _find_by(
     if pc.all(is_whole, min_count=0).as_py():
         return Judgements(matches, labels)
     images = matches.filter(is_whole)
-    row = RowIndex([images["source_ref"]]).rows_of([labels["source_ref"]])
-    is_of_images: Column = pc.is_valid(row)
+    is_of_images: Column = pc.is_in(labels["source_ref"], value_set=images["source_ref"])
     return Judgements(images, labels.filter(is_of_images))
-
-
-def _match(key: tuple[str, ...], listed: pa.Table, candidates: Iterable[pa.Table]) -> pa.Table:
-    """Return a row of ``images`` for each listed image that has one; ``judged_ref`` is its name there."""
-    asked = _columns(listed, key)
-    index = RowIndex(asked)
-    found = pa.concat_tables(
-        [
-            _IMAGES.empty_table(),
-            *(_kept(rows, index.may_hold(_columns(rows, key))) for rows in candidates),
-        ]
-    )
-    of_found = RowIndex(_columns(found, key))
-    if of_found.has_repeated_hashes:
-        found = found.sort_by(_NEWEST_FIRST)
-        of_found = RowIndex(_columns(found, key))
-    row = of_found.rows_of(asked)
-    matches = found.take(row.drop_null())
-    is_matched: Column = pc.is_valid(row)
-    reused_from = pc.coalesce(matches["reused_from"], pc.cast(matches["day"], pa.string()))
-    names = ["judged_ref" if name == "source_ref" else name for name in matches.column_names]
-    return (
-        matches.set_column(matches.column_names.index("reused_from"), "reused_from", reused_from)
-        .rename_columns(names)
-        .append_column("source_ref", listed["source_ref"].filter(is_matched))
-    )
 
 
 def _labels_of(matches: pa.Table, candidates: Iterable[pa.Table]) -> pa.Table:
@@ -239,7 +260,10 @@ def _labels_of(matches: pa.Table, candidates: Iterable[pa.Table]) -> pa.Table:
     names = matches.filter(has_labels).select([*key, "source_ref"])
     wanted = RowIndex(_columns(names, key))
     of_row = ("day", "run_id", "source_ref")
-    found = [_kept(rows, wanted.may_hold(_columns(rows, of_row))) for rows in candidates]
+    found = (
+        _kept(rows, pa.array(wanted.places_of(_columns(rows, of_row)) != NONE))
+        for rows in (candidates if names.num_rows else ())
+    )
     labels = pa.concat_tables([_LABELS.empty_table(), *found])
     labels = labels.rename_columns(
         ["judged_ref" if name == "source_ref" else name for name in labels.column_names]
@@ -267,4 +291,4 @@ def _is_original(rows: pa.Table) -> Column:
 
 
 def _columns(rows: pa.Table, names: tuple[str, ...]) -> list[Column]:
-    return [in_one_chunk(rows[name]) for name in names]
+    return [rows[name] for name in names]

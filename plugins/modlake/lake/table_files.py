@@ -11,10 +11,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyiceberg.expressions import BooleanExpression
-from pyiceberg.expressions.visitors import bind, extract_field_ids
+from pyiceberg.expressions.visitors import (
+    _InclusiveMetricsEvaluator,
+    bind,
+    extract_field_ids,
+    inclusive_projection,
+)
 from pyiceberg.io.pyarrow import ArrowScan, expression_to_pyarrow
 from pyiceberg.schema import Schema
 from pyiceberg.table import FileScanTask, Table
+from pyiceberg.transforms import IdentityTransform
 
 from modlake.lake.filters import all_of, between
 from modlake.pipeline.columns import Column
@@ -79,13 +85,16 @@ class TableFiles:
         filtered_by = {str(table.schema().find_column_name(each)) for each in extract_field_ids(bound)}
         self._read_names = [*columns.names, *sorted(filtered_by - set(columns.names))]
         schema = table.schema()
-        scan = table.scan(_within(row_filter, span), selected_fields=tuple(self._read_names))
+        within_span = _within(row_filter, span)
+        # Of the whole filter pyiceberg would work out what is left of it for each file, which nobody asks.
+        scan = table.scan(_of_partitions(table, within_span), selected_fields=tuple(self._read_names))
         self._projection = scan.projection()
+        may_match = _InclusiveMetricsEvaluator(schema, within_span).eval
         self._files = sorted(
             (
                 (task, statistics)
                 for task in scan.plan_files()
-                if may_hold(statistics := FileStatistics(task, schema))
+                if may_match(task.file) and may_hold(statistics := FileStatistics(task, schema))
             ),
             key=lambda file: file[1].lowest("source_ref"),
         )
@@ -196,6 +205,15 @@ def gathered(tables: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:
             pending, held = [], 0
     if pending:
         yield pa.concat_tables(pending)
+
+
+def _of_partitions(table: Table, row_filter: BooleanExpression) -> BooleanExpression:
+    """Return what a filter says of whole partitions, where these are named by columns' values."""
+    for field in table.spec().fields:
+        is_column = table.schema().find_column_name(field.source_id) == field.name
+        if not (is_column and isinstance(field.transform, IdentityTransform)):
+            return row_filter
+    return inclusive_projection(table.schema(), table.spec())(row_filter)
 
 
 def _within(row_filter: BooleanExpression, span: Span | None) -> BooleanExpression:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -12,53 +13,46 @@ import pyarrow.compute as pc
 from modlake.pipeline.columns import Column
 from modlake.pipeline.text_hashes import Hashes, text_hashes
 
+Numbers: TypeAlias = npt.NDArray[np.int64]
+
+NONE = -1
+
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 
 
 class RowIndex:
     """Finds rows by the values of some columns: texts, whole numbers or dates.
 
-    Memory: 16 bytes a row, beside the columns.
+    Values are told apart by hashes of 64 bits, so two different rows are taken for one as rarely as one pair
+    in 10^19. Memory: 24 bytes a row; the columns are not kept.
     """
 
     def __init__(self, columns: Sequence[Column]) -> None:
-        self._columns = columns
         hashes = _row_hashes(columns)
-        self._row: npt.NDArray[np.int64] = np.argsort(hashes, kind="stable")
-        self._hashes = hashes[self._row]
+        order = np.argsort(hashes, kind="stable")
+        self._hashes = hashes[order]
+        is_first = np.ones(len(order), np.bool_)
+        is_first[1:] = self._hashes[1:] != self._hashes[:-1]
+        first = np.maximum.accumulate(np.where(is_first, np.arange(len(order)), 0))
+        self._place_of_row = np.empty(len(order), np.int64)
+        self._place_of_row[order] = first
 
-    @property
-    def has_repeated_hashes(self) -> bool:
-        """Tell whether several rows hold the same values, or at least one hash."""
-        return bool((self._hashes[1:] == self._hashes[:-1]).any())
-
-    def may_hold(self, columns: Sequence[Column]) -> Column:
-        """Tell which rows are held; of others, one in a million million may be taken for one that is."""
-        _, is_held = self._places(_row_hashes(columns))
-        return pa.array(is_held)
-
-    def rows_of(self, columns: Sequence[Column]) -> Column:
-        """Return the first row that holds the same values, null where none does.
-
-        Of two different rows with one hash the second is not found: so likely is one pair in 10^19.
-        """
-        place, is_held = self._places(_row_hashes(columns))
-        row: Column = pa.array(self._row[place[is_held]]) if len(self._row) else pa.array([], pa.int64())
-        is_same = np.ones(len(row), np.bool_)
-        for held, asked in zip(self._columns, columns, strict=True):
-            same: Column = pc.equal(held.take(row), asked.filter(pa.array(is_held)))
-            is_same &= np.asarray(pc.fill_null(same, False))
-        is_found = is_held
-        is_found[is_held] = is_same
-        found = np.zeros(len(is_held), np.int64)
-        found[is_found] = np.asarray(row)[is_same]
-        return pa.array(found, mask=~is_found)
-
-    def _places(self, hashes: Hashes) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+    def places_of(self, columns: Sequence[Column]) -> Numbers:
+        """Return a number for each row that equal rows share, -1 for rows that are not held."""
+        hashes = _row_hashes(columns)
         if not len(self._hashes):
-            return np.zeros(len(hashes), np.int64), np.zeros(len(hashes), np.bool_)
+            return np.full(len(hashes), NONE)
         place = np.minimum(np.searchsorted(self._hashes, hashes), len(self._hashes) - 1)
-        return place, self._hashes[place] == hashes
+        return np.where(self._hashes[place] == hashes, place, NONE)
+
+    def first_at(self, places: Numbers) -> Numbers:
+        """Return for each row held the first in ``places`` that stands at its place, -1 where none does."""
+        first_at = np.full(len(self._hashes), NONE)
+        is_held = np.flatnonzero(places != NONE)
+        # The last that is written stays.
+        first_at[places[is_held[::-1]]] = is_held[::-1]
+        found: Numbers = first_at[self._place_of_row]
+        return found
 
 
 def _row_hashes(columns: Sequence[Column]) -> Hashes:
