@@ -203,13 +203,19 @@ def run_dag_here(dag_id: str, conf: dict[str, Any], log: str, answer: str | None
 @contextmanager
 def _person(answer: str | None) -> Iterator[list[dict[str, Any]]]:
     """Answer what tasks ask, as Airflow's API does; yields the questions."""
-    # Not in the thread: Airflow's modules import each other in circles.
+    # Not in the thread: Airflow's modules import each other in circles. And all models, before it begins:
+    # its first query would import the others under SQLAlchemy's lock, while the run that imports one waits
+    # for that lock.
+    from airflow.models import import_all_models
     from airflow.models.hitl import HITLDetail
     from airflow.models.trigger import handle_event_submit
     from airflow.triggers.base import TriggerEvent
+    from sqlalchemy.orm import configure_mappers
 
     from airflow import settings
 
+    import_all_models()
+    configure_mappers()
     questions: list[dict[str, Any]] = []
     over = threading.Event()
 
