@@ -65,7 +65,7 @@ def day_objects(day: date, images: int, samples: list[Sample]) -> list[SeedObjec
 
 def _ordinary(day: date, index: int, samples: list[Sample]) -> SeedObject:
     identity = f"{day.isoformat()} upload {index}"
-    chance = random.Random(identity)  # noqa: S311
+    chance = random.Random(identity)  # noqa: S311 variety, not secrecy
     suffix = chance.choice((".jpg", ".jpg", ".png"))
     name = chance.choice((f"IMG_{index:04d}", f"IMG {index:04d} (1)", f"photo-{index:04d}", f"Scan {index}"))
     sample = samples[index % len(samples)]
@@ -79,7 +79,7 @@ def _odd_key(day: date, index: int, samples: list[Sample]) -> SeedObject:
     name = ODD_NAMES[index]
     suffix = ".png" if name.endswith(".png") else ".jpg"
     sample = samples[-1 - index % len(samples)]
-    key = f"{_folder(random.Random(identity))}/{name}"  # noqa: S311
+    key = f"{_folder(random.Random(identity))}/{name}"  # noqa: S311 variety, not secrecy
     return SeedObject(key, "odd_key", partial(variant, sample, identity, suffix), sample)
 
 
@@ -95,7 +95,7 @@ def _folder(chance: random.Random) -> str:
 def _unjudgeable(day: date, sample: Sample) -> list[SeedObject]:
     """The most instructive first, because a small day holds only some of them."""
     identity = f"{day.isoformat()} unjudgeable"
-    chance = random.Random(identity)  # noqa: S311
+    chance = random.Random(identity)  # noqa: S311 variety, not secrecy
     jpeg = variant(sample, identity, ".jpg")
     colour = (chance.randrange(256), chance.randrange(256), chance.randrange(256))
     log = json.dumps({"day": day.isoformat(), "uploader": "mobile"}).encode()
@@ -132,7 +132,7 @@ def _plain(size: tuple[int, int], colour: tuple[int, int, int]) -> bytes:
 
 def _encoded(picture: Image.Image, image_format: str, identity: str) -> bytes:
     """A valid picture in a format that Rekognition does not read, different for each identity."""
-    shade = random.Random(identity).randrange(1, 64)  # noqa: S311
+    shade = random.Random(identity).randrange(1, 64)  # noqa: S311 variety, not secrecy
     encoded = io.BytesIO()
     picture.point(lambda value: max(0, value - shade)).save(encoded, image_format)
     return encoded.getvalue()

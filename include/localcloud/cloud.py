@@ -201,7 +201,7 @@ def _python_environment() -> dict[str, str]:
 
 def _pings(url: str) -> bool:
     try:
-        with urllib.request.urlopen(url, timeout=2) as answer:  # noqa: S310
+        with urllib.request.urlopen(url, timeout=2) as answer:  # noqa: S310 our own server's address
             return bool(answer.status == 200)
     except (urllib.error.URLError, OSError):
         return False

@@ -23,14 +23,14 @@ class JobHook:
     def on_start(self, job: Job) -> None:
         """Before the manifest is read."""
 
-    def seconds(self, job: Job) -> float:  # noqa: ARG002
+    def seconds(self, job: Job) -> float:  # noqa: ARG002 for those that override it
         """How long the job takes at least; asked again and again while it lasts."""
         return 0.0
 
-    def result_lines(self, job: Job, lines: Iterator[str]) -> Iterator[str]:  # noqa: ARG002
+    def result_lines(self, job: Job, lines: Iterator[str]) -> Iterator[str]:  # noqa: ARG002 for those that override it
         """The lines that results.jsonl will hold, in order, without line ends."""
         return lines
 
-    def summary(self, job: Job, summary: dict[str, Any]) -> dict[str, Any] | None:  # noqa: ARG002
+    def summary(self, job: Job, summary: dict[str, Any]) -> dict[str, Any] | None:  # noqa: ARG002 for those that override it
         """What manifest-summary.json will hold; None leaves it out."""
         return summary

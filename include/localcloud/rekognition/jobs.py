@@ -294,7 +294,7 @@ class JobStore:
 
     def _update(self, job_id: str, assignments: str, *values: Any) -> None:
         with self._lock:
-            self._connection.execute(f"UPDATE jobs SET {assignments} WHERE job_id = ?", (*values, job_id))  # noqa: S608
+            self._connection.execute(f"UPDATE jobs SET {assignments} WHERE job_id = ?", (*values, job_id))  # noqa: S608 our own column names
 
     def _one(self, sql: str, *values: Any) -> sqlite3.Row | None:
         rows = self._all(sql, *values)
@@ -323,5 +323,5 @@ def _is_forgotten(row: sqlite3.Row, memory: TokenMemory) -> bool:
 
 
 def _job(row: sqlite3.Row) -> Job:
-    fields = {name: row[name] for name in row.keys() if name not in ("token", "request")}  # noqa: SIM118
+    fields = {name: row[name] for name in row.keys() if name not in ("token", "request")}  # noqa: SIM118 a Row iterates over values
     return Job(request=json.loads(row["request"]), **fields)

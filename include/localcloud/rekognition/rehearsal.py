@@ -30,7 +30,7 @@ class RekognitionDialect:
         target = dict(scope["headers"]).get(b"x-amz-target", b"").decode("latin-1")
         return (target.rpartition(".")[2], "") if target else None
 
-    def refusal(self, scope: Scope, fault: CallFault) -> Response:  # noqa: ARG002
+    def refusal(self, scope: Scope, fault: CallFault) -> Response:  # noqa: ARG002 the protocol names it
         code = fault.error or ""
         status = fault.status or _STATUS.get(code, 400)
         return protocol.error_answer(protocol.ApiError(code, fault.message, status))

@@ -295,7 +295,7 @@ class SynchronousGroupsOperator(AwsBaseOperator[S3ObjectStoreHook]):
         super().__init__(**never_retry_terminal_errors(kwargs))
         self.plan_uri = plan_uri
 
-    def execute(self, context: Context) -> list[dict[str, Any]]:  # noqa: ARG002
+    def execute(self, context: Context) -> list[dict[str, Any]]:  # noqa: ARG002 Airflow's signature
         from modlake.pipeline.plan import read_plan
 
         return read_plan(self.hook, self.plan_uri).groups_of(Engine.SYNC)

@@ -239,7 +239,7 @@ class RequestActionsOperator(AwsBaseOperator[S3ObjectStoreHook]):
         self.enforcement_uri = enforcement_uri
         self.approval = approval
 
-    def execute(self, context: Context) -> int:  # noqa: ARG002
+    def execute(self, context: Context) -> int:  # noqa: ARG002 Airflow's signature
         from modlake.lake.actions import add_intents
         from modlake.lake.catalog import open_catalog
         from modlake.lake.decisions import is_current

@@ -172,7 +172,7 @@ class MediaAnalysisBaseOperator(AwsBaseOperator[RekognitionHook]):
                 )
             waited = time.monotonic() - began
             if waited < WORKER_WAIT_SECONDS and self._may_end_soon(reconciler, progress):
-                time.sleep(min(self.poll_interval, (1 + waited / 4) * random.uniform(0.8, 1.2)))  # noqa: S311
+                time.sleep(min(self.poll_interval, (1 + waited / 4) * random.uniform(0.8, 1.2)))  # noqa: S311 spreads calls
             elif self.deferrable:
                 self._defer(progress, deadline, reconciler)
             else:
