@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import date, timedelta
 from typing import Any
 
+import numpy as np
 import pytest
 from pyiceberg.catalog import Catalog
 from pyiceberg.table import FileScanTask, Table, Transaction
@@ -17,6 +18,7 @@ from modlake.lake.publish import Publication, publish_day
 from modlake.lake.quarantine import quarantined_objects
 from modlake.lake.schemas import PUBLISHED_TABLES
 from modlake.lake.table_files import TableFiles
+from modlake.pipeline import row_index
 from modlake.pipeline.audit import audit_day
 from modlake.pipeline.manifests import read_manifest
 from modlake.pipeline.plan import AnalysisParameters, Plan
@@ -216,6 +218,31 @@ def test_equal_content_is_carried_over_when_that_is_asked_for(pipeline: Pipeline
     }
     labels = [row["source_ref"][-5:] for row in pipeline.rows("labels", NEXT_DAY)]
     assert labels == ["a.jpg", "a.jpg", "b.jpg", "b.jpg", "c.jpg", "c.jpg", "d.jpg", "d.jpg"]
+
+
+def test_of_two_judgements_the_newest_is_carried_over(pipeline: Pipeline) -> None:
+    # The older one lies in the file that begins first, and so is read first.
+    pipeline.upload("0.jpg", "a.jpg")
+    pipeline.run(DAY)
+    del pipeline.store.objects[f"{ALL_DAYS}0.jpg"]
+    pipeline.run(NEXT_DAY, ledger=None)
+    pipeline.run(NEXT_DAY + timedelta(days=1))
+    assert pipeline.outcomes(NEXT_DAY + timedelta(days=1)) == {"a.jpg": ("reused", NEXT_DAY.isoformat())}
+
+
+@pytest.mark.parametrize("mode", [ReuseMode.OBJECT, ReuseMode.CONTENT])
+def test_an_image_whose_hash_was_forged_is_judged(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, mode: ReuseMode
+) -> None:
+    pipeline.upload("clean.jpg")
+    pipeline.run(DAY)
+    pipeline.upload("forged.jpg")
+    monkeypatch.setattr(row_index, "_row_hashes", lambda columns: np.zeros(len(columns[0]), np.uint64))
+    pipeline.run(NEXT_DAY, reuse=mode)
+    assert pipeline.outcomes(NEXT_DAY) == {
+        "clean.jpg": ("reused", DAY.isoformat()),
+        "forged.jpg": ("judged", None),
+    }
 
 
 def test_a_rerun_of_an_unchanged_day_changes_nothing(pipeline: Pipeline, catalog: Catalog) -> None:

@@ -44,14 +44,17 @@ _CONFLICTS = (
 )
 
 
-def until_committed(commit: Callable[[], T], doing: str) -> tuple[T, int]:
+def until_committed(
+    commit: Callable[[], T], doing: str, conflicts: tuple[type[Exception], ...] = _CONFLICTS
+) -> tuple[T, int]:
     """Return what ``commit`` returns, and at which try; what it reads it must read anew each time.
 
     :param doing: for example "2026-11-21 could not be published"
+    :param conflicts: what to try again after; by default also what leaves open whether a commit landed
     :raises ModlakeTransientError: others kept committing to the same tables
     """
     retrying = Retrying(
-        retry=retry_if_exception_type(_CONFLICTS),
+        retry=retry_if_exception_type(conflicts),
         stop=stop_after_attempt(_ATTEMPTS),
         wait=wait_random_exponential(multiplier=0.2, max=10),
     )

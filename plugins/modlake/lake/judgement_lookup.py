@@ -129,15 +129,15 @@ class JudgementLookup:
     def _find(self, listed: pa.Table, image_rows: _Candidates, label_rows: _Candidates) -> Judgements:
         span = _span(listed) if self._is_by_ref else None
         last_key = self._keys[-1]
-        index = RowIndex(_columns(listed, last_key))
+        index = RowIndex(listed.select(last_key).columns)
         # What is found by any key is among these.
         rows, places = _newest_first(index, last_key, image_rows.of(span))
         is_left = np.ones(listed.num_rows, np.bool_)
         found = []
         for key in self._keys:
             if key != last_key:
-                by_key = RowIndex(_columns(listed, key))
-                row = by_key.first_at(by_key.places_of(_columns(rows, key)))
+                by_key = RowIndex(listed.select(key).columns)
+                row = by_key.first_at(by_key.places_of(rows.select(key).columns))
             else:
                 row = index.first_at(places)
             row[~is_left] = NONE
@@ -201,7 +201,7 @@ def _newest_first(
     """Return the rows that an index may hold, with their places in it; of equal ones the newest first."""
     kept, places_kept = [_IMAGES.empty_table()], [np.zeros(0, np.int64)]
     for rows in candidates:
-        places = index.places_of(_columns(rows, key))
+        places = index.places_of(rows.select(key).columns)
         is_held = places != NONE
         kept.append(_kept(rows, pa.array(is_held)))
         places_kept.append(places[is_held])
@@ -258,10 +258,10 @@ def _labels_of(matches: pa.Table, candidates: Iterable[pa.Table]) -> pa.Table:
     key = ("day", "run_id", "judged_ref")
     has_labels: Column = pc.greater(matches["label_count"], pa.scalar(0))
     names = matches.filter(has_labels).select([*key, "source_ref"])
-    wanted = RowIndex(_columns(names, key))
+    wanted = RowIndex(names.select(key).columns)
     of_row = ("day", "run_id", "source_ref")
     found = (
-        _kept(rows, pa.array(wanted.places_of(_columns(rows, of_row)) != NONE))
+        _kept(rows, pa.array(wanted.places_of(rows.select(of_row).columns) != NONE))
         for rows in (candidates if names.num_rows else ())
     )
     labels = pa.concat_tables([_LABELS.empty_table(), *found])
@@ -288,7 +288,3 @@ def _is_original(rows: pa.Table) -> Column:
     is_judged: Column = pc.equal(rows["outcome"], pa.scalar(Outcome.JUDGED))
     is_of_the_day: Column = pc.equal(rows["reused_from"], pc.cast(rows["day"], pa.string()))
     return pc.or_(is_judged, pc.fill_null(is_of_the_day, False))
-
-
-def _columns(rows: pa.Table, names: tuple[str, ...]) -> list[Column]:
-    return [rows[name] for name in names]

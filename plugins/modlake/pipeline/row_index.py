@@ -23,8 +23,8 @@ _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 class RowIndex:
     """Finds rows by the values of some columns: texts, whole numbers or dates.
 
-    Values are told apart by hashes of 64 bits, so two different rows are taken for one as rarely as one pair
-    in 10^19. Memory: 24 bytes a row; the columns are not kept.
+    Values are told apart by hashes of 64 bits, which whoever makes the values can forge: compare what is
+    found. Memory: 24 bytes a row; the columns are not kept.
     """
 
     def __init__(self, columns: Sequence[Column]) -> None:

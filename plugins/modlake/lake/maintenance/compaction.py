@@ -21,16 +21,9 @@ from pyiceberg.manifest import DataFile
 from pyiceberg.table import FileScanTask, Table
 from pyiceberg.transforms import IdentityTransform
 from pyiceberg.typedef import Identifier
-from tenacity import (
-    RetryError,
-    Retrying,
-    retry_if_exception_type,
-    stop_after_attempt,
-    wait_random_exponential,
-)
 
-from modlake.exceptions import ModlakeTerminalError
-from modlake.lake.days import of_day
+from modlake.exceptions import ModlakeTerminalError, ModlakeTransientError
+from modlake.lake.days import of_day, until_committed
 from modlake.lake.maintenance.findings import SAMPLES, Finding
 from modlake.lake.maintenance.policy import MaintenancePolicy
 from modlake.lake.maintenance.references import load_tables, table_name
@@ -42,7 +35,6 @@ _MIN_SMALL_FILES = 5
 
 # Only these promise that a commit did not land; after others the sweep judges the new files.
 _NOT_COMMITTED = (CommitFailedException, ValidationException)
-_ATTEMPTS = 8
 
 _SORT_COLUMN = "source_ref"
 _ROWS_PER_SLICE = 100_000
@@ -102,7 +94,7 @@ def _compact_table(
         try:
             done += _compact_day(catalog, table.name(), planned.day, policy.target_file_size_bytes)
         except _DayLeftError as left:
-            notes.append(f"{planned.day} {left}")
+            notes.append(str(left))
         minutes_left = (monotonic() - started) / number * (len(rewrites) - number) / 60
         report(f"{name} {planned.day}: day {number} of {len(rewrites)}, {minutes_left:.1f} min left")
     files = [file for rewrite in rewrites for file in rewrite.files]
@@ -159,25 +151,19 @@ def _compact_day(catalog: Catalog, table_id: Identifier, day: date, target_bytes
     table = catalog.load_table(table_id)
     rewrites = _plan(list(table.scan(of_day(day)).plan_files()), target_bytes)
     if not rewrites:
-        raise _DayLeftError("gave way to a run that was published meanwhile")
+        raise _DayLeftError(f"{day} gave way to a run that was published meanwhile")
     written: list[DataFile] = []
-    retrying = Retrying(
-        retry=retry_if_exception_type(_NOT_COMMITTED),
-        stop=stop_after_attempt(_ATTEMPTS),
-        wait=wait_random_exponential(multiplier=0.2, max=10),
-    )
     try:
         written.extend(_rewrite(table, day, group) for group in rewrites[0].groups)
-        retrying(_replace, catalog, table_id, rewrites[0], written)
-    except (_DayLeftError, RetryError) as error:
+        until_committed(
+            lambda: _replace(catalog, table_id, rewrites[0], written),
+            f"{day} could not be compacted",
+            _NOT_COMMITTED,
+        )
+    except (_DayLeftError, ModlakeTransientError) as error:
         for file in written:
             table.io.delete(file.file_path)
-        if isinstance(error, RetryError):
-            conflict = error.last_attempt.exception()
-            raise _DayLeftError(
-                f"is left to the next run: not committed in {_ATTEMPTS} tries ({conflict!r})"
-            ) from conflict
-        raise
+        raise _DayLeftError(str(error)) from error
     return len(rewrites[0].files)
 
 
@@ -190,7 +176,7 @@ def _replace(catalog: Catalog, table_id: Identifier, rewrite: _DayRewrite, writt
     table = catalog.load_table(table_id)
     there = {task.file.file_path for task in table.scan(of_day(rewrite.day)).plan_files()}
     if not there.issuperset(file.file_path for file in rewrite.files):
-        raise _DayLeftError("gave way to a run that was published meanwhile")
+        raise _DayLeftError(f"{rewrite.day} gave way to a run that was published meanwhile")
     with table.transaction() as transaction:
         properties = {"modlake.day": rewrite.day.isoformat(), "modlake.maintenance": "compaction"}
         with transaction.update_snapshot(snapshot_properties=properties).overwrite() as overwrite:
