@@ -136,13 +136,18 @@ def modlake(paths: list[str], home: str, images: int, turn: str) -> Work:
     import pyarrow.compute as pc
 
     from modlake.pipeline.columns import places_of, taken
-    from modlake.pipeline.labels import content_type_confidence, flatten_labels, spread_labels
+    from modlake.pipeline.labels import (
+        content_type_confidence,
+        flatten_labels,
+        spread_labels,
+        top_labels,
+    )
     from modlake.pipeline.parquet import encode_parquet
     from modlake.pipeline.results import read_results
-    from modlake.pipeline.side_by_side import side_by_side
+    from modlake.pipeline.side_by_side import CORES, side_by_side
 
     def land(folder: Path, path: str) -> None:
-        results = read_results(Path(path).read_bytes(), path)
+        results = read_results(Path(path), path)
         answers, answer = results.answers, results.lines["answer"].combine_chunks()
         flat = flatten_labels(answers)
         spread = spread_labels(flat, answers, answer)
@@ -154,7 +159,7 @@ def modlake(paths: list[str], home: str, images: int, turn: str) -> Work:
             | {name: spread[name] for name in columns}
             | {"model_version": version.take(image)}
         )
-        top = flat.group_by("answer", use_threads=False).aggregate([("confidence", "max")])
+        top = top_labels(flat)
         row = places_of(top["answer"].combine_chunks(), len(answers))
         rows = pa.table(
             {
@@ -162,7 +167,7 @@ def modlake(paths: list[str], home: str, images: int, turn: str) -> Work:
                 "label_count": taken(
                     pc.list_value_length(pc.struct_field(answers, "ModerationLabels")), answer
                 ),
-                "top_confidence": taken(top["confidence_max"].take(row), answer),
+                "top_confidence": taken(top["confidence"].take(row), answer),
                 "animated_confidence": taken(content_type_confidence(answers, "Animated"), answer),
                 "illustrated_confidence": taken(content_type_confidence(answers, "Illustrated"), answer),
                 "model_version": version,
@@ -172,7 +177,7 @@ def modlake(paths: list[str], home: str, images: int, turn: str) -> Work:
         folder.joinpath(f"images-{Path(path).stem}.parquet").write_bytes(encode_parquet(rows))
 
     def work(folder: Path) -> None:
-        for _ in side_by_side(partial(land, folder), paths):
+        for _ in side_by_side(partial(land, folder), paths, CORES):
             pass
 
     return Work(home, turn, work)

@@ -6,14 +6,13 @@ import pyarrow as pa
 import pytest
 
 from modlake.pipeline.labels import content_type_confidence, flatten_labels, spread_labels, top_labels
-from modlake.pipeline.results import read_results
 from modlake.pipeline.taxonomy import known_labels
-from tests.support.days import SMOKING, answer_line, label
+from tests.support.days import SMOKING, answer_line, label, parse_results
 
 
 def answers(*images: list[dict[str, Any]], **answer: Any) -> pa.Array:
     lines = [answer_line(f"s3://u/{number}", labels, **answer) for number, labels in enumerate(images)]
-    results = read_results("\n".join(lines).encode(), "s3://work/r")
+    results = parse_results("\n".join(lines))
     return results.answers.take(results.lines["answer"].combine_chunks())
 
 

@@ -7,15 +7,15 @@ from typing import Any
 import pytest
 
 from modlake.exceptions import ModlakeTerminalError
-from modlake.pipeline.results import Results, read_results
-from tests.support.days import SMOKING, answer_line
+from modlake.pipeline.results import Results
+from tests.support.days import SMOKING, answer_line, parse_results
 
 EMPTY = '"detect-moderation-labels":{"ModerationLabels":[]}'
 LINES = [answer_line(f"s3://u/{name}", SMOKING) for name in "abc"]
 
 
 def rows(line: object) -> list[dict[str, Any]]:
-    results = read_results(json.dumps(line).encode(), "s3://work/r")
+    results = parse_results(json.dumps(line))
     return [{**row, "answer": said(results, row["answer"])} for row in results.lines.to_pylist()]
 
 
@@ -24,7 +24,7 @@ def said(results: Results, answer: int | None) -> Any:
 
 
 def refs(body: str | bytes) -> tuple[list[str], int]:
-    results = read_results(body.encode() if isinstance(body, str) else body, "s3://work/r")
+    results = parse_results(body)
     return sorted(map(str, results.lines["source_ref"].to_pylist())), results.bad_lines
 
 
@@ -152,7 +152,7 @@ def test_every_line_keeps_its_own_answer(key: str, *, spaced: bool) -> None:
         )
         for number, (ref, answer) in enumerate(told.items())
     ]
-    results = read_results("\n".join(lines).encode(), "s3://work/r")
+    results = parse_results("\n".join(lines))
     assert results.bad_lines == 0
     found = {row["source_ref"]: said(results, row["answer"]) for row in results.lines.to_pylist()}
     assert found == {
@@ -176,7 +176,7 @@ def test_every_line_keeps_its_own_answer(key: str, *, spaced: bool) -> None:
 def test_lines_of_another_form_are_read_too(line: str, place: int) -> None:
     lines = list(LINES)
     lines.insert(place, line)
-    results = read_results("\n".join(lines).encode(), "s3://work/r")
+    results = parse_results("\n".join(lines))
     found = {row["source_ref"]: said(results, row["answer"]) for row in results.lines.to_pylist()}
     assert found.keys() == {"s3://u/a", "s3://u/b", "s3://u/c", "s3://u/z"}
     assert results.bad_lines == 0
@@ -192,6 +192,20 @@ def test_an_object_that_names_no_image_is_bad_and_so_is_one_that_names_two() -> 
     assert refs("\n".join([*LINES, named_twice])) == (images, 1)
 
 
-def test_an_object_with_two_answers_is_bad() -> None:
-    twice = LINES[1].removesuffix("}") + f",{EMPTY}}}"
-    assert refs("\n".join([LINES[0], twice, LINES[2]])) == (["s3://u/a", "s3://u/c"], 1)
+@pytest.mark.parametrize(
+    "twice",
+    [
+        ("}}", "}," + EMPTY + "}"),
+        ("}}", r'},"detect-moderation\u002dlabels":{"ModerationLabels":[]}}'),
+        ('"ContentTypes":[]', '"ContentTypes":[],"ModerationLabels":[]'),
+        ('"ContentTypes":[]', r'"ContentTypes":[],"Moderation\u004cabels":[]'),
+        ('"Name":"Smoking"', '"Name":"Smoking","Name":"Products"'),
+        ('"TaxonomyLevel":1', '"TaxonomyLevel":1,"TaxonomyLevel":2'),
+    ],
+)
+def test_an_object_with_a_key_twice_is_bad(twice: tuple[str, str]) -> None:
+    line = LINES[1].replace(*twice)
+    assert line != LINES[1]
+    assert refs("\n".join([LINES[0], line, LINES[2]])) == (["s3://u/a", "s3://u/c"], 1)
+    unknown = LINES[0].replace("}}", '},"new":1}')
+    assert refs("\n".join([unknown, line, LINES[2]])) == (["s3://u/a", "s3://u/c"], 1)

@@ -12,7 +12,9 @@ from modlake.pipeline.landing import LandedShard, land_shard
 from modlake.pipeline.manifests import read_manifest
 from modlake.pipeline.object_store import ObjectStore
 from modlake.pipeline.plan import AnalysisParameters, ManifestLimits, Plan, build_plan
+from modlake.pipeline.results import Results, read_results
 from modlake.pipeline.s3_uri import split_s3_uri
+from modlake.pipeline.scratch import on_disk
 
 DAY = date(2026, 11, 21)
 PROJECT_VERSION = "arn:aws:rekognition:us-east-1:111122223333:project/m/version/v/1"
@@ -66,6 +68,11 @@ def answer_line(source_ref: str, labels: Sequence[dict[str, Any]] = (), **answer
     answered = {"ModerationLabels": list(labels), "ModerationModelVersion": "7.0", "ContentTypes": []}
     line = {"source-ref": source_ref, "detect-moderation-labels": answered | answer}
     return json.dumps(line, ensure_ascii=False, separators=(",", ":"))
+
+
+def parse_results(body: str | bytes) -> Results:
+    with on_disk(body.encode() if isinstance(body, str) else body) as file:
+        return read_results(file, "s3://work/r")
 
 
 def finish_job(

@@ -15,6 +15,7 @@ from modlake.pipeline.object_store import ObjectStore
 from modlake.pipeline.outcomes import FailureCode
 from modlake.pipeline.plan import Plan
 from modlake.pipeline.results import read_results
+from modlake.pipeline.scratch import on_disk
 from modlake.pipeline.second_look import SecondLook, look_again
 from modlake.pipeline.summary import ImageError, read_summary_errors
 
@@ -153,7 +154,8 @@ def _read_try(store: ObjectStore, record: JobRecord, images: Column, look: Secon
             f"Job {record.job_id} SUCCEEDED without naming its results. "
             "Clear the analyse task of its group to ask for the job again."
         )
-    results = read_results(store.read(record.results_uri), record.results_uri)
+    with on_disk(store.read(record.results_uri)) as file:
+        results = read_results(file, record.results_uri)
     line = find_rows(images, results.lines["source_ref"])
     if len(line) - line.null_count < results.lines.num_rows:
         _refuse_foreign(results.lines["source_ref"], images, record)

@@ -1,15 +1,26 @@
-"""Room on the worker's disk for tables that are made in one order and needed in another."""
+"""Room on the worker's disk: for tables that are made in one order and needed in another, and for files."""
 
 from __future__ import annotations
 
 import tempfile
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import pyarrow as pa
 from pyarrow import ipc
 
 Position = tuple[int, ...]
+
+
+@contextmanager
+def on_disk(body: bytes) -> Iterator[Path]:
+    """Keep a body in a temporary file."""
+    with tempfile.NamedTemporaryFile(prefix="modlake-") as file:
+        file.write(body)
+        file.flush()
+        yield Path(file.name)
 
 
 class TableScratch:

@@ -11,7 +11,10 @@ from typing import TypeVar
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-AT_ONCE = min(8, (os.cpu_count() or 1) + 1)
+CORES = min(8, os.cpu_count() or 1)
+"""As many as can work when none of them waits for S3."""
+
+AT_ONCE = min(8, CORES + 1)
 """One more than cores, as some wait for S3."""
 
 
