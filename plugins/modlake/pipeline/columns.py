@@ -48,7 +48,10 @@ def are_distinct(texts: Column) -> bool:
 
 def is_constant(column: Column) -> bool:
     """Tell whether a column holds one value, and no null."""
-    return len(column) > 0 and not column.null_count and pc.all(pc.equal(column, column[0])).as_py()
+    if not len(column) or column.null_count or column[0] != column[-1]:
+        return False
+    are_all_equal: bool = pc.all(pc.equal(column, column[0])).as_py()
+    return are_all_equal
 
 
 def in_one_chunk(column: Column) -> Column:

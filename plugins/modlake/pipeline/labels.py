@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from typing import Any, TypeAlias
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from modlake.pipeline.columns import Column, are_all_in_order, places_of, row_numbers
+from modlake.pipeline.columns import Column, are_all_in_order, in_one_chunk, places_of, row_numbers
 from modlake.pipeline.taxonomy import known_labels
+
+Rows: TypeAlias = npt.NDArray[np.int64]
 
 
 def flatten_labels(answers: Column) -> pa.Table:
@@ -68,23 +73,37 @@ def spread_labels(labels: pa.Table, answers: Column, answer: Column) -> pa.Table
 
 
 def top_labels(labels: pa.Table) -> pa.Table:
-    """Return each answer's most confident label; of equals the deepest, then the first by name."""
-    ranked = labels.take(
-        pc.sort_indices(
-            labels,
-            sort_keys=[
-                ("answer", "ascending"),
-                ("confidence", "descending"),
-                ("taxonomy_level", "descending"),
-                ("label", "ascending"),
-            ],
-        )
-    )
-    if not ranked.num_rows:
-        return ranked
-    answer = ranked["answer"].combine_chunks()
-    is_first = pa.concat_arrays([pa.array([True]), pc.not_equal(answer[1:], answer[:-1])])
-    return ranked.filter(is_first)
+    """Return each answer's most confident label; of equals the deepest, then the first by name.
+
+    Columns: answer, label, confidence. The labels of an answer stand together.
+    """
+    answer = labels["answer"].to_numpy()
+    row = np.arange(len(answer))
+    for name, lowest in (("confidence", -np.inf), ("taxonomy_level", np.iinfo(np.int64).min)):
+        values = pc.fill_null(in_one_chunk(labels[name]), lowest).to_numpy()
+        row = row[_are_highest(values[row], answer[row])]
+    best = labels.select(["answer", "label", "confidence"]).take(row)
+    is_first = _are_first(answer[row])
+    if is_first.all():
+        return best
+    return best.sort_by([("answer", "ascending"), ("label", "ascending")]).filter(is_first)
+
+
+def _are_first(answer: Rows) -> npt.NDArray[np.bool_]:
+    """Tell where the rows of each answer begin."""
+    are_first = np.ones(len(answer), np.bool_)
+    are_first[1:] = answer[1:] != answer[:-1]
+    return are_first
+
+
+def _are_highest(values: npt.NDArray[Any], answer: Rows) -> npt.NDArray[np.bool_]:
+    """Tell which values are the highest of their answers."""
+    if not len(values):
+        return np.ones(0, np.bool_)
+    are_first = _are_first(answer)
+    highest = np.maximum.reduceat(values, np.flatnonzero(are_first))
+    are_highest: npt.NDArray[np.bool_] = values == highest[np.cumsum(are_first) - 1]
+    return are_highest
 
 
 def content_type_confidence(answers: Column, content_type: str) -> Column:
