@@ -133,18 +133,18 @@ class JudgementLookup:
         # What is found by any key is among these.
         rows, places = _newest_first(index, last_key, image_rows.of(span))
         is_left = np.ones(listed.num_rows, np.bool_)
-        found = []
+        found: list[Judgements] = []
         for key in self._keys:
             if key != last_key:
                 by_key = RowIndex(listed.select(key).columns)
                 row = by_key.first_at(by_key.places_of(rows.select(key).columns))
             else:
                 row = index.first_at(places)
-            row[~is_left] = NONE
-            judgements = _with_labels(_match(key, listed, rows, row), label_rows.of(span))
-            is_found: Column = pc.is_in(listed["source_ref"], value_set=judgements.images["source_ref"])
-            is_left &= ~np.asarray(is_found)
-            found.append(judgements)
+            if found:
+                is_found: Column = pc.is_in(listed["source_ref"], value_set=found[-1].images["source_ref"])
+                is_left &= ~np.asarray(is_found)
+                row[~is_left] = NONE
+            found.append(_with_labels(_match(key, listed, rows, row), label_rows.of(span)))
         return Judgements(
             images=pa.concat_tables([each.images for each in found]),
             labels=pa.concat_tables([each.labels for each in found]),

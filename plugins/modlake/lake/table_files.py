@@ -120,17 +120,25 @@ class TableFiles:
 
     def _rows_found(self, scan: ArrowScan, column: str, sought: TextFilter, task: FileScanTask) -> pa.Table:
         """Return rows of a file before the filter, with the types that it was read with."""
-        file = self._open(task)
-        if file is None:
+        opened = self._open(task)
+        if opened is None:
             rows = self._scanned(scan, task)
             return rows.filter(sought.may_hold(rows[column])) if rows.num_rows else rows
+        source, file = opened
         texts = file.read([column], use_threads=False)[column]
         is_found = sought.may_hold(texts)
         groups = _row_groups_with_any(file, is_found)
         if not groups:
             return self._columns.empty_table()
         others = [name for name in self._read_names if name != column]
-        rows = file.read_row_groups(list(groups), others, use_threads=False)
+        rows = pq.ParquetFile(
+            source,
+            metadata=file.metadata,
+            # Most texts repeat from row to row, and need not be spelled out before the rows are chosen.
+            read_dictionary=[name for name in others if name not in _UNREPEATED],
+            # Columns that lie together are fetched together.
+            pre_buffer=True,
+        ).read_row_groups(list(groups), others, use_threads=False)
         is_found, texts = (
             pa.chunked_array([each.slice(*groups[number]) for number in groups])
             for each in (is_found, texts.combine_chunks())
@@ -160,16 +168,14 @@ class TableFiles:
         batches = list(scan.to_record_batches([task]))
         return pa.Table.from_batches(batches) if batches else self._columns.empty_table()
 
-    def _open(self, task: FileScanTask) -> pq.ParquetFile | None:
+    def _open(self, task: FileScanTask) -> tuple[Any, pq.ParquetFile] | None:
         """Open a file; None when it takes pyiceberg to read it, for its deletions or columns it lacks."""
         if task.delete_files:
             return None
         # pyiceberg's type of open files is narrower than what pyarrow takes, and what they are.
         source: Any = self._table.io.new_input(task.file.file_path).open()
-        # Most texts repeat from row to row, and need not be spelled out before the rows are chosen.
-        repeated = [name for name in self._read_names if name not in _UNREPEATED]
-        file = pq.ParquetFile(source, read_dictionary=repeated, pre_buffer=True)
-        return file if set(self._read_names) <= set(file.schema_arrow.names) else None
+        file = pq.ParquetFile(source)
+        return (source, file) if set(self._read_names) <= set(file.schema.names) else None
 
 
 def _row_groups_with_any(file: pq.ParquetFile, is_found: Column) -> dict[int, tuple[int, int]]:
