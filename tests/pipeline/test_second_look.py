@@ -44,13 +44,15 @@ class DatedStore(MemoryObjectStore):
 
 @dataclass
 class PagedStore(DatedStore):
-    """It can be listed from anywhere; ``calls`` counts how often it was."""
+    """It can be listed from anywhere; ``calls`` counts how often it was, ``told`` the keys it told."""
 
     calls: int = 0
+    told: int = 0
 
     def list_page(self, bucket: str, prefix: str, *, after: str = "", limit: int = 1_000) -> ListedPage:
         self.calls += 1
         found = [each for page in self.list_objects(bucket, prefix) for each in page if each.key > after]
+        self.told += len(found[:limit])
         columns: list[pa.Array[Any]] = [
             pa.array([each.key for each in found[:limit]], pa.string()),
             pa.array([each.size_bytes for each in found[:limit]], pa.int64()),
@@ -148,20 +150,23 @@ def test_put_back_twice_it_is_another_analysis(store: DatedStore) -> None:
 
 
 @pytest.mark.parametrize(
-    ("names", "calls"),
+    ("names", "calls", "keys"),
     [
-        (KEYS, 4),  # fewer images than the part of the inventory has pages: one call each
-        ([f"{number:05d}.jpg" for number in range(2_500)], 1 + 3),
+        (KEYS[:2], 2, 2),  # no more images than it takes calls for all between them: one call each
+        (KEYS, 1 + 1, 1 + 3),
+        ([f"{number:05d}.jpg" for number in range(2_500)], 1 + 3, 2_500),
+        # Where others lie between them, the first page does not reach the last one.
+        ([f"{number:05d}.{'jpg' if number % 100 == 0 else 'txt'}" for number in range(2_001)], 1 + 3, 2_001),
     ],
 )
-def test_a_look_takes_the_fewest_calls(names: list[str], calls: int) -> None:
+def test_a_look_takes_the_fewest_calls(names: list[str], calls: int, keys: int) -> None:
     store = PagedStore()
     upload(store, names)
     plan = plan_day(store)
     judge_day(store, plan)
-    store.calls = 0
+    store.calls = store.told = 0
     assert set(outcomes(store, plan).values()) == {"judged"}
-    assert store.calls == calls
+    assert (store.calls, store.told) == (calls, keys)
 
 
 def test_a_job_without_a_time_is_compared_by_etag_alone(store: DatedStore) -> None:

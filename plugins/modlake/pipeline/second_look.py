@@ -8,6 +8,7 @@ and that was not written since the job began, is what the job has judged.
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -121,10 +122,10 @@ def _see(store: ObjectStore, plan: Plan, listed: pa.Table) -> Iterator[pa.Table]
         return
     if not isinstance(store, PagedListing):
         pages: Iterator[pa.Table] = _list_all(store, bucket, prefix)
-    elif listed.num_rows <= _pages_between(plan, listed):
+    elif listed.num_rows <= 1 + _pages_between(plan, listed):
         pages = (store.list_page(bucket, key.as_py(), limit=1).objects for key in listed["key"])
     else:
-        pages = _list_range(store, bucket, prefix, listed["key"][0].as_py(), listed["key"][-1].as_py())
+        pages = _list_range(store, bucket, prefix, listed["key"])
     wanted = listed["key"].combine_chunks()
     while some := list(islice(pages, _PAGES_AT_ONCE)):
         objects = pa.concat_tables(page.select(_SEEN.names) for page in some)
@@ -134,18 +135,21 @@ def _see(store: ObjectStore, plan: Plan, listed: pa.Table) -> Iterator[pa.Table]
 def _pages_between(plan: Plan, listed: pa.Table) -> int:
     """Return about how many pages the objects between the first and the last of these fill."""
     shard = plan.shards[listed["shard"][0].as_py()]
-    return len(shard.inventory_parts) * ROWS_PER_PART // _KEYS_PER_PAGE
+    objects = min(len(shard.inventory_parts) * ROWS_PER_PART, plan.listed)
+    return math.ceil(objects / _KEYS_PER_PAGE)
 
 
-def _list_range(store: PagedListing, bucket: str, prefix: str, first: str, last: str) -> Iterator[pa.Table]:
-    yield store.list_page(bucket, first, limit=1).objects
-    after = first
+def _list_range(store: PagedListing, bucket: str, prefix: str, keys: Column) -> Iterator[pa.Table]:
+    after, last = str(keys[0]), str(keys[-1])
+    yield store.list_page(bucket, after, limit=1).objects
+    # Most often nothing else lies between them.
+    limit = min(len(keys), _KEYS_PER_PAGE)
     while not _is_beyond(after, last):
-        page = store.list_page(bucket, prefix, after=after)
+        page = store.list_page(bucket, prefix, after=after, limit=limit)
         yield page.objects
         if page.is_last:
             return
-        after = str(page.objects["key"][-1])
+        after, limit = str(page.objects["key"][-1]), _KEYS_PER_PAGE
 
 
 def _is_beyond(key: str, last: str) -> bool:
