@@ -8,6 +8,7 @@ top label, counts outcomes and models, digests the rows, and fills all columns o
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -144,7 +145,7 @@ def modlake(paths: list[str], home: str, images: int, turn: str) -> Work:
     )
     from modlake.pipeline.parquet import encode_parquet
     from modlake.pipeline.results import read_results
-    from modlake.pipeline.side_by_side import CORES, side_by_side
+    from modlake.pipeline.side_by_side import side_by_side
 
     def land(folder: Path, path: str) -> None:
         results = read_results(Path(path), path)
@@ -177,7 +178,7 @@ def modlake(paths: list[str], home: str, images: int, turn: str) -> Work:
         folder.joinpath(f"images-{Path(path).stem}.parquet").write_bytes(encode_parquet(rows))
 
     def work(folder: Path) -> None:
-        for _ in side_by_side(partial(land, folder), paths, CORES):
+        for _ in side_by_side(partial(land, folder), paths, os.cpu_count() or 1):
             pass
 
     return Work(home, turn, work)

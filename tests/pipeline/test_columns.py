@@ -62,6 +62,7 @@ def test_repeated_texts_are_seen_in_any_order(texts: list[str]) -> None:
         (["a"], True),
         (["a", "a"], True),
         (["a", "b"], False),
+        (["a", "b", "a"], False),
         (["a", None], False),
         ([None], False),
     ],

@@ -193,6 +193,25 @@ def test_an_object_that_names_no_image_is_bad_and_so_is_one_that_names_two() -> 
 
 
 @pytest.mark.parametrize(
+    "line",
+    [
+        LINES[0],
+        answer_line("s3://u/z"),
+        answer_line(
+            "s3://u/é雪\U00020000.jpg", SMOKING, ContentTypes=[{"Confidence": 72.7, "Name": "Animated"}]
+        ),
+        answer_line("s3://u/z", ProjectVersion="arn:x"),
+        '{"source-ref":"s3:\\/\\/u\\/z","ProjectVersion":"arn:x",' + EMPTY + "}",
+        '{"source-ref" : "s3://u/z" , "detect-moderation-labels" : {"ModerationLabels" : [ ] } }',
+        '{"source-ref":"s3://u/z"}',
+    ],
+)
+def test_lines_as_documented_need_no_strict_parser(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("modlake.pipeline.results._parse", lambda _: pytest.fail("parsed twice"))
+    assert refs("\n".join([LINES[1], line, LINES[2]]))[1] == 0
+
+
+@pytest.mark.parametrize(
     "twice",
     [
         ("}}", "}," + EMPTY + "}"),

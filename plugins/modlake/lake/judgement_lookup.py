@@ -16,10 +16,10 @@ from pyiceberg.table import Table
 
 from modlake.lake.table_files import FileStatistics, Span, TableFiles, gathered
 from modlake.pipeline import landed_schemas
-from modlake.pipeline.columns import Column
+from modlake.pipeline.columns import Column, Numbers
 from modlake.pipeline.outcomes import Outcome
 from modlake.pipeline.reuse import Judgements
-from modlake.pipeline.row_index import NONE, Numbers, RowIndex
+from modlake.pipeline.row_index import NONE, RowIndex
 from modlake.pipeline.scratch import TableScratch
 from modlake.pipeline.side_by_side import side_by_side
 from modlake.pipeline.text_filter import TextFilter

@@ -169,7 +169,7 @@ class TableFiles:
         return pa.Table.from_batches(batches) if batches else self._columns.empty_table()
 
     def _open(self, task: FileScanTask) -> tuple[Any, pq.ParquetFile] | None:
-        """Open a file; None when it takes pyiceberg to read it, for its deletions or columns it lacks."""
+        """Open a file, with a reader; None when it takes pyiceberg, for deletions or columns it lacks."""
         if task.delete_files:
             return None
         # pyiceberg's type of open files is narrower than what pyarrow takes, and what they are.

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from typing import Any, TypeAlias
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 # A column of rows: pyarrow's stubs can't tell what most kernels make of one.
 Column: TypeAlias = Any
+
+Numbers: TypeAlias = npt.NDArray[np.int64]
 
 
 def row_numbers(rows: int) -> Column:

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from modlake.pipeline.columns import Column, are_all_in_order, in_one_chunk, places_of, row_numbers
+from modlake.pipeline.columns import (
+    Column,
+    Numbers,
+    are_all_in_order,
+    in_one_chunk,
+    places_of,
+    row_numbers,
+)
 from modlake.pipeline.taxonomy import known_labels
-
-Rows: TypeAlias = npt.NDArray[np.int64]
 
 
 def flatten_labels(answers: Column) -> pa.Table:
@@ -89,14 +94,14 @@ def top_labels(labels: pa.Table) -> pa.Table:
     return best.sort_by([("answer", "ascending"), ("label", "ascending")]).filter(is_first)
 
 
-def _are_first(answer: Rows) -> npt.NDArray[np.bool_]:
+def _are_first(answer: Numbers) -> npt.NDArray[np.bool_]:
     """Tell where the rows of each answer begin."""
     are_first = np.ones(len(answer), np.bool_)
     are_first[1:] = answer[1:] != answer[:-1]
     return are_first
 
 
-def _are_highest(values: npt.NDArray[Any], answer: Rows) -> npt.NDArray[np.bool_]:
+def _are_highest(values: npt.NDArray[Any], answer: Numbers) -> npt.NDArray[np.bool_]:
     """Tell which values are the highest of their answers."""
     if not len(values):
         return np.ones(0, np.bool_)

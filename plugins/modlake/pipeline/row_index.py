@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from modlake.pipeline.columns import Column
+from modlake.pipeline.columns import Column, Numbers
 from modlake.pipeline.text_hashes import Hashes, text_hashes
-
-Numbers: TypeAlias = npt.NDArray[np.int64]
 
 NONE = -1
 

@@ -11,10 +11,7 @@ from typing import TypeVar
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-CORES = min(8, os.cpu_count() or 1)
-"""As many as can work when none of them waits for S3."""
-
-AT_ONCE = min(8, CORES + 1)
+AT_ONCE = min(8, (os.cpu_count() or 1) + 1)
 """One more than cores, as some wait for S3."""
 
 
