@@ -35,3 +35,40 @@ def test_tables_that_come_one_by_one_fill_row_groups(monkeypatch: pytest.MonkeyP
     metadata = pq.read_metadata(pa.BufferReader(body))
     assert [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)] == [6, 1]
     assert metadata.row_group(0).column(0).compression == "ZSTD"
+
+
+def test_columns_of_one_value_take_no_room_and_all_others_are_compressed() -> None:
+    rows = 10_000
+    table = pa.table(
+        {
+            "run_id": ["a-run"] * rows,
+            "min_confidence": [50.0] * rows,
+            "day": pa.array([20_000] * rows, pa.int32()).cast(pa.date32()),
+            "error_code": pa.nulls(rows, pa.string()),
+            "size_bytes": range(rows),
+            "label": ["Alcohol", None] * (rows // 2),
+            "reasons": [[{"label": "Alcohol", "confidence": 99.0}]] * rows,
+        }
+    )
+    body = encode_parquet(table)
+    assert decode_parquet(body).equals(table)
+    group = pq.read_metadata(pa.BufferReader(body)).row_group(0)
+    columns = {column.path_in_schema: column for column in map(group.column, range(group.num_columns))}
+    for name in ("run_id", "min_confidence", "day", "error_code"):
+        assert columns[name].compression == "UNCOMPRESSED"
+        assert columns[name].total_compressed_size < 200
+    for name in ("size_bytes", "label", "reasons.list.element.label", "reasons.list.element.confidence"):
+        assert columns[name].compression == "ZSTD"
+    with_dictionary = {name for name, column in columns.items() if column.has_dictionary_page}
+    assert with_dictionary >= {
+        "run_id",
+        "min_confidence",
+        "day",
+        "label",
+        "reasons.list.element.label",
+    }
+    assert "size_bytes" not in with_dictionary
+
+
+def test_a_file_without_rows_reads_back() -> None:
+    assert decode_parquet(encode_parquet(TABLE[:0])).equals(TABLE[:0])

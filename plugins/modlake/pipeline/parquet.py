@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import pyarrow as pa
@@ -9,15 +10,25 @@ import pyarrow.parquet as pq
 
 from modlake.pipeline.columns import Column, is_constant
 
-# Different in each row, or nearly, as confidences are: their dictionary is given up after it was built.
-_DISTINCT_COLUMNS = frozenset({"source_ref", "key", "etag"})
+# Different in each row, or nearly, as confidences are: a dictionary takes longer to build, and more room.
+_DISTINCT_COLUMNS = frozenset({"source_ref", "key", "etag", "size_bytes", "last_modified"})
+
+_ROWS_AT_ONCE = 1 << 14
+"""More than a shard has images, so that the writer goes through a column once; pages are cut between."""
 
 
 def encode_parquet(table: pa.Table) -> bytes:
     """Return a table as a zstd-compressed Parquet file."""
-    options = _format(table.schema)
+    columns = dict(zip(table.column_names, table.columns, strict=True))
+    constant = {
+        name
+        for name, column in columns.items()
+        if not pa.types.is_nested(column.type) and is_constant(column)
+    }
+    empty = {name for name, column in columns.items() if column.null_count == len(column)}
+    options = _format(table.schema, constant | empty)
     for place, field in enumerate(table.schema):
-        if pa.types.is_string(field.type) and is_constant(table[place]):
+        if field.name in constant and pa.types.is_string(field.type):
             once = _written_once(table[place])
             table = table.set_column(place, field.with_type(once.type), once)
     sink = pa.BufferOutputStream()
@@ -37,13 +48,29 @@ def decode_parquet(body: bytes, columns: list[str] | None = None) -> pa.Table:
     return pq.ParquetFile(pa.BufferReader(body)).read(columns)
 
 
-def _format(schema: pa.Schema) -> dict[str, Any]:
-    repeated = [
-        field.name
-        for field in schema
-        if field.name not in _DISTINCT_COLUMNS and not pa.types.is_floating(field.type)
-    ]
-    return {"compression": "zstd", "use_dictionary": repeated}
+def _format(schema: pa.Schema, of_one_value: Collection[str] = ()) -> dict[str, Any]:
+    """Return how to write columns; to set compression up takes longer than to write a column of one value."""
+    leaves = [leaf for field in schema for leaf in _leaves(field.name, field.type)]
+    return {
+        "compression": {path: "none" if path in of_one_value else "zstd" for path, _ in leaves},
+        "use_dictionary": [
+            path
+            for path, arrow_type in leaves
+            if path in of_one_value or not (path in _DISTINCT_COLUMNS or pa.types.is_floating(arrow_type))
+        ],
+        "write_batch_size": _ROWS_AT_ONCE,
+    }
+
+
+def _leaves(path: str, arrow_type: pa.DataType) -> Iterator[tuple[str, pa.DataType]]:
+    """Yield what Parquet keeps of a column, by the path that names it, and its type."""
+    if isinstance(arrow_type, pa.StructType):
+        for field in arrow_type:
+            yield from _leaves(f"{path}.{field.name}", field.type)
+    elif isinstance(arrow_type, pa.ListType):
+        yield from _leaves(f"{path}.list.element", arrow_type.value_type)
+    else:
+        yield path, arrow_type
 
 
 class ParquetEncoder:
