@@ -21,7 +21,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.io.pyarrow import parquet_file_to_data_file
 
@@ -31,6 +30,7 @@ from modlake.lake.schemas import RUNS_TABLE
 from modlake.pipeline import landed_schemas
 from modlake.pipeline.fates import BATCHES_AT_ONCE, PARTS_PER_BATCH
 from modlake.pipeline.inventory import ROWS_PER_PART
+from modlake.pipeline.parquet import encode_parquet
 from modlake.pipeline.reuse import Wanted
 from modlake.pipeline.side_by_side import side_by_side
 from tests.bench.harness import Way, compare
@@ -114,7 +114,7 @@ def build(home: Path, images: int) -> None:
         for name, table in (("images", rows), ("labels", label_rows(rows, day))):
             path = home / "landed" / f"{name}-{number:05d}.parquet"
             path.parent.mkdir(parents=True, exist_ok=True)
-            pq.write_table(table, path, compression="zstd")
+            path.write_bytes(encode_parquet(table))
             written[name].append(f"file://{path}")
         if number % FILES_PER_DAY == FILES_PER_DAY - 1:
             for name, uris in written.items():
