@@ -29,6 +29,11 @@ WAYS = [
     Way("S3Hook.list_keys", "Airflow's hook; names only", f"{__name__}:airflow_hook"),
     Way("s3fs find", "find(detail=True)", f"{__name__}:s3fs_find"),
     Way("awswrangler", "s3.list_objects; names only", f"{__name__}:awswrangler_list"),
+    Way(
+        "obstore",
+        "list as Arrow, columns; fails at a key like a//b.jpg, and takes folder/ for folder",
+        f"{__name__}:obstore_list",
+    ),
 ]
 
 
@@ -137,6 +142,45 @@ def awswrangler_list(prefix: str, turn: str) -> Callable[[], list[str]]:
 
     def work() -> list[str]:
         return write_all(({"source_ref": uri} for uri in wr.s3.list_objects(f"s3://{UGC}/{prefix}")), turn)
+
+    return _checked(work)
+
+
+def obstore_list(prefix: str, turn: str) -> Callable[[], list[str]]:
+    import boto3
+    import obstore
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+    from obstore.store import S3Store
+
+    s3 = boto3.client("s3")
+    store = S3Store(UGC, client_options={"allow_http": True})
+    list(obstore.list(store, "warm-up"))
+
+    def work() -> list[str]:
+        pages = obstore.list(store, prefix, chunk_size=1_000, return_arrow=True)
+        rows: Any = pa.Table.from_batches([pa.record_batch(page) for page in pages]).combine_chunks()
+        rows = rows.append_column(
+            "source_ref", pc.binary_join_element_wise(pa.scalar(f"s3://{UGC}/"), rows["path"], "")
+        )
+        is_image = pc.match_substring_regex(rows["path"], r"(?i)\.(jpg|jpeg|png)$")
+        rows = rows.append_column("fate", pc.if_else(is_image, "eligible", "ineligible"))
+        for part, first in enumerate(range(0, len(rows), ROWS_PER_PART)):
+            body = io.BytesIO()
+            pq.write_table(rows.slice(first, ROWS_PER_PART), body, compression="zstd")
+            key = f"bench/{turn}/inventory/part-{part:05d}.parquet"
+            s3.put_object(Bucket=WORK, Key=key, Body=body.getvalue())
+        lines = pc.binary_join_element_wise(
+            '{"source-ref": "', rows["source_ref"].filter(is_image).combine_chunks(), '"}', ""
+        )
+        manifests = []
+        for number, first in enumerate(range(0, len(lines), IMAGES_PER_MANIFEST)):
+            key = f"bench/{turn}/manifests/{number:05d}.jsonl"
+            whole = pa.array([lines.slice(first, IMAGES_PER_MANIFEST)], pa.list_(pa.string()))
+            s3.put_object(Bucket=WORK, Key=key, Body=bytes(pc.binary_join(whole, "\n")[0].as_buffer()))
+            manifests.append(f"s3://{WORK}/{key}")
+        return manifests
 
     return _checked(work)
 
