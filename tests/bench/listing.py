@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator
 from datetime import date
 from pathlib import Path
@@ -164,7 +165,9 @@ def obstore_list(prefix: str, turn: str) -> Callable[[], list[str]]:
         rows = rows.append_column(
             "source_ref", pc.binary_join_element_wise(pa.scalar(f"s3://{UGC}/"), rows["path"], "")
         )
-        is_image = pc.match_substring_regex(rows["path"], r"(?i)\.(jpg|jpeg|png)$")
+        is_image = pc.match_substring_regex(
+            rows["path"], f"(?i)({'|'.join(map(re.escape, IMAGE_SUFFIXES))})$"
+        )
         rows = rows.append_column("fate", pc.if_else(is_image, "eligible", "ineligible"))
         for part, first in enumerate(range(0, len(rows), ROWS_PER_PART)):
             body = io.BytesIO()
