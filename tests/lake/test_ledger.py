@@ -8,6 +8,7 @@ from datetime import date, timedelta
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from pyiceberg.catalog import Catalog
 from pyiceberg.table import FileScanTask, Table, Transaction
@@ -23,6 +24,7 @@ from modlake.pipeline.audit import audit_day
 from modlake.pipeline.manifests import read_manifest
 from modlake.pipeline.plan import AnalysisParameters, Plan
 from modlake.pipeline.reuse import ReuseMode
+from modlake.pipeline.set_aside import SetAside
 from modlake.pipeline.verdicts import ModelDriftError
 from modlake.policy.intents import ActionResult, Intent
 from tests.lake.conftest import Lake
@@ -388,11 +390,15 @@ def quarantine(pipeline: Pipeline, name: str) -> None:
     del pipeline.store.objects[row["source_ref"]]
 
 
-def test_an_image_in_quarantine_stays_in_its_day(pipeline: Pipeline, catalog: Catalog) -> None:
+@pytest.mark.parametrize("names", [["b.jpg"], ["c.jpg"], ["a.jpg", "b.jpg", "c.jpg"]])
+def test_images_in_quarantine_stay_in_their_day(
+    pipeline: Pipeline, catalog: Catalog, names: list[str]
+) -> None:
     pipeline.upload("a.jpg", "b.jpg", "c.jpg")
     pipeline.run(DAY)
     labels = pipeline.rows("labels", DAY)
-    quarantine(pipeline, "b.jpg")
+    for name in names:
+        quarantine(pipeline, name)
     away = quarantined_objects(catalog, DAY)
     plan, _ = pipeline.run(DAY, quarantined=away)
     assert (plan.shards, plan.listed, plan.reused, plan.ineligible) == ([], 3, 3, 0)
@@ -440,6 +446,30 @@ def test_an_image_uploaded_in_the_place_of_one_in_quarantine_is_judged(
     plan, _ = pipeline.run(DAY, quarantined=quarantined_objects(catalog, DAY))
     assert (plan.listed, plan.eligible) == (2, 1)
     assert pipeline.outcomes(DAY)["b.jpg"] == ("judged", None)
+
+
+def test_an_image_set_aside_later_costs_no_other_one(pipeline: Pipeline) -> None:
+    pipeline.upload(*(f"{number}.jpg" for number in range(9)))
+    pipeline.run(DAY, images_per_manifest=3)
+    aside = SetAside(pa.array([f"{ALL_DAYS}0.jpg"]))
+    plan, _ = pipeline.run(DAY, images_per_manifest=3, set_aside=aside)
+    assert (plan.shards, plan.reused, plan.ineligible_by_code) == ([], 8, {"SET_ASIDE": 1})
+    _, publication = pipeline.run(DAY, images_per_manifest=3, set_aside=aside)
+    assert not publication.changed
+
+
+def test_an_image_in_quarantine_that_is_set_aside_has_no_judgement(
+    pipeline: Pipeline, catalog: Catalog
+) -> None:
+    pipeline.upload("a.jpg", "b.jpg")
+    pipeline.run(DAY)
+    quarantine(pipeline, "a.jpg")
+    aside = SetAside(pa.array([f"{ALL_DAYS}a.jpg"]))
+    for _ in range(2):
+        pipeline.run(DAY, quarantined=quarantined_objects(catalog, DAY), set_aside=aside)
+        (row,) = [row for row in pipeline.rows("images", DAY) if row["key"].endswith("a.jpg")]
+        assert (row["outcome"], row["error_code"], row["label_count"]) == ("ineligible", "SET_ASIDE", None)
+        assert not [each for each in pipeline.rows("labels", DAY) if each["source_ref"] == row["source_ref"]]
 
 
 def test_batches_are_looked_up_one_by_one(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,7 +57,7 @@ SCHEMA = pa.schema(_COLUMNS)
 
 @dataclass(frozen=True, slots=True)
 class ListingSummary:
-    """What tells one listing from another: ``sha256`` digests keys, ETags and sizes.
+    """What tells one listing from another: ``sha256`` digests keys, ETags, sizes, and what can't be judged.
 
     ``span`` is the first and last source_ref, ``last_modified`` the time of the newest object's upload; of an
     empty day both are None.
@@ -93,8 +93,6 @@ class InventoryDraft:
         """Record listed objects."""
         objects = stretch.objects
         codes, messages = find_ineligibilities(objects)
-        if len(self._set_aside) and objects.num_rows:
-            codes, messages = self._set_aside.mark(self._source_refs(objects["key"]), codes, messages)
         if self._quarantined.num_rows:
             is_back: Column = pc.is_in(self._quarantined["key"], value_set=objects["key"])
             is_away: Column = pc.invert(is_back)
@@ -104,11 +102,14 @@ class InventoryDraft:
     def add_quarantined(self) -> None:
         """Record, after all that was listed, what lies in quarantine and has no successor in its place."""
         away = self._quarantined
-        if away.num_rows:
-            codes = pa.repeat(QUARANTINED, away.num_rows)
-            self._record((maxsize,), away, codes, pa.repeat(QUARANTINED_MESSAGE, away.num_rows))
+        codes = pa.repeat(QUARANTINED, away.num_rows)
+        self._record((maxsize,), away, codes, pa.repeat(QUARANTINED_MESSAGE, away.num_rows))
 
     def _record(self, position: tuple[int, ...], objects: pa.Table, codes: Column, messages: Column) -> None:
+        if not objects.num_rows:
+            return
+        if len(self._set_aside):
+            codes, messages = self._set_aside.mark(self._source_refs(objects["key"]), codes, messages)
         columns = [*objects.select(_DRAFT.names[:-2]).columns, codes, messages]
         self._scratch.add(position, pa.table(columns, schema=_DRAFT))
         self.listed += objects.num_rows
@@ -140,7 +141,7 @@ class InventoryDraft:
         span: tuple[str, str] | None = None
         newest: datetime | None = None
         for part in self.parts():
-            digest.update(part.select(["source_ref", "etag", "size_bytes"]))
+            digest.update(part.select(["source_ref", "etag", "size_bytes", "error_code"]))
             # Not every store lists in the order of the keys.
             bounds: Column = pc.min_max(part["source_ref"]).as_py()
             first, last = bounds["min"], bounds["max"]
