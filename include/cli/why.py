@@ -138,8 +138,7 @@ def _labels(labels: list[dict[str, Any]]) -> Group:
     table.add_column(overflow="fold")
     for label in labels:
         path = " / ".join(part for part in (label["l1"], label["l2"], label["l3"]) if part)
-        confidence = "?" if label["confidence"] is None else f"{label['confidence']:.1f} %"
-        table.add_row(Text(confidence), Text(path or label["label"]))
+        table.add_row(Text(_percent(label["confidence"])), Text(path or label["label"]))
     return Group(_line("labels", f"{len(labels)}"), table)
 
 
@@ -154,7 +153,7 @@ def _decision(decision: dict[str, Any]) -> Table:
     if decision["mode"] != "live":
         text.append(f" ({decision['mode']}: nothing is done)", "dim")
     for reason in decision["reasons"]:
-        text.append(f"\nbecause of {reason['label']} {reason['confidence']:.1f} %", "default")
+        text.append(f"\nbecause of {reason['label']} {_percent(reason['confidence'])}", "default")
     return _line("decided", text)
 
 
@@ -191,6 +190,10 @@ def _line(name: str, text: str | Text, style: str = "") -> Table:
     line.add_column(overflow="fold")
     line.add_row(name, text if isinstance(text, Text) else Text(text, style))
     return line
+
+
+def _percent(confidence: float | None) -> str:
+    return "?" if confidence is None else f"{confidence:.1f} %"
 
 
 def _time(value: datetime | None) -> str:

@@ -72,6 +72,7 @@ def test_a_judged_image_from_listing_to_undo(catalog: Catalog, home: Path) -> No
         "98.4 %  Violence / Weapons",
         "block by default 0123456789ab, rule weapons, 2026-11-22 02:00:00",
         "because of Weapons 98.4 %",
+        "because of Violence ?",
         "review by next 0123456789ab, rule all, 2026-11-22 02:00:00 (shadow: nothing is done)",
         "quarantine, 2026-11-22 03:00:00 by modlake, approved by grace: undone",
         "s3://modlake-quarantine/x",

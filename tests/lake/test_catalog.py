@@ -11,7 +11,7 @@ from pyiceberg.utils.config import Config
 
 from modlake.exceptions import ModlakeTerminalError
 from modlake.lake.catalog import ensure_tables, open_catalog
-from modlake.lake.schemas import TABLES
+from modlake.lake.schemas import DECISIONS_TABLE, TABLES
 from tests.lake.conftest import Lake
 
 COLUMNS = {
@@ -76,6 +76,18 @@ def test_tables_of_an_older_version_get_their_new_columns(lake: Lake) -> None:
     assert catalog.load_table("moderation.runs").metadata_location == before
 
 
+def test_columns_of_an_older_version_that_may_be_null_today_become_optional(lake: Lake) -> None:
+    catalog = lake.open()
+    ensure_tables(catalog)
+    with catalog.load_table("moderation.decisions").update_schema(allow_incompatible_changes=True) as update:
+        update.update_column("reasons.element.confidence", required=True)
+    ensure_tables(catalog)
+    assert catalog.load_table("moderation.decisions").schema() == DECISIONS_TABLE.schema
+    before = catalog.load_table("moderation.decisions").metadata_location
+    ensure_tables(catalog)
+    assert catalog.load_table("moderation.decisions").metadata_location == before
+
+
 def test_types_are_as_the_interface_says() -> None:
     types = {
         table.name: {field.name: str(field.field_type) for field in table.schema.fields} for table in TABLES
@@ -89,7 +101,7 @@ def test_types_are_as_the_interface_says() -> None:
         == types["images"]
     )
     assert types["runs"] | {"model_versions": "list<string>", "listed": "long"} == types["runs"]
-    reasons = "list<struct<12: label: required string, 13: confidence: required double>>"
+    reasons = "list<struct<12: label: required string, 13: confidence: optional double>>"
     assert types["decisions"] | {"reasons": reasons, "decided_at": "timestamptz"} == types["decisions"]
     assert types["actions"] | {"detail": "string", "completed_at": "timestamptz"} == types["actions"]
     assert types["enforcements"] | {"share": "double", "images": "long"} == types["enforcements"]

@@ -86,6 +86,17 @@ def test_every_image_is_decided_by_every_policy_that_is_not_a_draft(catalog: Cat
     assert counts(figures["house", None, "allow"]) == (2, 2, 0, 0)
 
 
+def test_a_label_without_a_confidence_is_a_reason_without_one(catalog: Catalog, rows: Rows) -> None:
+    publish_labels(catalog, DAY, {"a.jpg": {"Exposed Male Genitalia": None, "Explicit": 95.0}})
+    decide(catalog, policy(block_at=None))
+    (row,) = rows("decisions")
+    assert (row["verdict"], row["rule"]) == ("block", "nudity")
+    assert row["reasons"] == [
+        {"label": "Explicit", "confidence": 95.0},
+        {"label": "Exposed Male Genitalia", "confidence": None},
+    ]
+
+
 def test_figures_stand_in_enforcements_also_of_rules_without_a_hit(catalog: Catalog, rows: Rows) -> None:
     publish_labels(catalog, DAY, {"d.jpg": {}, "c.jpg": {"Weapons": 90.0}})
     decide(catalog, policy())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import duckdb
@@ -11,10 +12,13 @@ import polars as pl
 import pytest
 from pyiceberg.catalog import Catalog
 
+from modlake.lake.catalog import ensure_tables
+from modlake.lake.decisions import DayDecisions, read_published
 from modlake.lake.publish import publish_day
 from modlake.lake.schemas import PUBLISHED_TABLES
 from tests.lake.conftest import Lake
 from tests.support.days import DAY, SMOKING
+from tests.support.labelled_days import policy, publish_labels
 
 Reader = Callable[[Catalog, str], list[dict[str, Any]]]
 
@@ -98,3 +102,23 @@ def test_files_of_before_a_change_of_columns_are_read_by_field_id(
     rows = read(catalog, "images")
     assert len(rows) == 4
     assert all(row["entity_tag"] and row["etag"] is None for row in rows)
+
+
+def test_reasons_of_before_and_after_their_confidence_may_be_null_are_read_alike(
+    catalog: Catalog, read: Reader
+) -> None:
+    with catalog.load_table("moderation.decisions").update_schema(allow_incompatible_changes=True) as update:
+        update.update_column("reasons.element.confidence", required=True)
+    for day, confidence in ((DAY, 95.0), (DAY + timedelta(days=1), None)):
+        publish_labels(catalog, day, {"a.jpg": {"Explicit": confidence}, "d.jpg": {}})
+        deciding = DayDecisions(catalog, read_published(catalog, day), [policy(block_at=None)])
+        list(deciding.batches())
+        deciding.commit("enf-1")
+        ensure_tables(catalog)
+    reasons = {(row["day"], row["verdict"]): row["reasons"] for row in read(catalog, "decisions")}
+    assert reasons == {
+        (DAY, "block"): [{"label": "Explicit", "confidence": 95.0}],
+        (DAY, "allow"): [],
+        (DAY + timedelta(days=1), "block"): [{"label": "Explicit", "confidence": None}],
+        (DAY + timedelta(days=1), "allow"): [],
+    }

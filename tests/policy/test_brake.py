@@ -170,6 +170,7 @@ def enforcement(moves: list[Excess]) -> dict[str, Any]:
 
 def test_the_request_names_figures_rules_and_samples() -> None:
     labels = [{"label": "Explicit Nudity", "confidence": 97.46}, {"label": "A|B", "confidence": 60.0}]
+    labels.append({"label": "Weapons", "confidence": None})
     moved = intents(56, detail={"labels": labels}) + intents(4, rule="hate")
     found = held(moved, Brake(max_images=20), history([0.02] * 9 + [0.03]))
     content = enforcement(found)
@@ -186,7 +187,7 @@ def test_the_request_names_figures_rules_and_samples() -> None:
     assert f"This version of the policy, {found[0].policy_version}, **decides for the first time**." in body
     assert r"**nudity**: Nudity \| sex" in body
     sample = found[1].samples[0]["source_ref"]
-    assert rf"- `{sample}`: Explicit Nudity 97 %, A\|B 60 %" in body
+    assert rf"- `{sample}`: Explicit Nudity 97 %, A\|B 60 %, Weapons ?" in body
     assert "`s3://work/enforcements/day=2026-11-21/enf-1/enforcement.json`" in body
     for forbidden in ("http", "X-Amz", "Signature", "<img", "!["):
         assert forbidden not in body

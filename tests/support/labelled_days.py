@@ -21,7 +21,7 @@ BLOCKED, REVIEWED = "Explicit", "Weapons"
 def publish_labels(
     catalog: Catalog,
     day: date,
-    labels: Mapping[str, Mapping[str, float]],
+    labels: Mapping[str, Mapping[str, float | None]],
     *,
     run_id: str = "run-1",
     bucket: str = "ugc",
@@ -76,7 +76,7 @@ def _image(day: date, bucket: str, key: str, run_id: str) -> dict[str, Any]:
     }
 
 
-def _label(day: date, source_ref: str, name: str, confidence: float, run_id: str) -> dict[str, Any]:
+def _label(day: date, source_ref: str, name: str, confidence: float | None, run_id: str) -> dict[str, Any]:
     path = known_labels()[name].path
     return {
         "day": day,
@@ -93,7 +93,7 @@ def policy(
     name: str = "house",
     *,
     status: Status = "live",
-    block_at: float = 80.0,
+    block_at: float | None = 80.0,
     review_at: float | None = 80.0,
     brake: Brake | None = None,
     actions: Mapping[str, tuple[str, ...]] | None = None,

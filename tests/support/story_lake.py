@@ -144,7 +144,7 @@ def fill(catalog: Catalog) -> None:
     counts = {"listed": 5, "judged": 2, "reused": 1, "ineligible": 1, "failed": 1, "labels": 2}
     run = {"day": DAY, "run_id": "run-1", "model_versions": ["7.0"], "published_at": NIGHT} | counts
     append(catalog, RUNS_TABLE, [run | {"content_digest": "d"}])
-    reasons = [{"label": "Weapons", "confidence": 98.4}]
+    reasons = [{"label": "Weapons", "confidence": 98.4}, {"label": "Violence", "confidence": None}]
     append(
         catalog,
         DECISIONS_TABLE,

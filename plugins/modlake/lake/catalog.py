@@ -49,7 +49,8 @@ def open_catalog() -> Catalog:
 def ensure_tables(catalog: Catalog) -> None:
     """Create the namespace, the tables and their columns that are not there yet.
 
-    Safe beside others that do the same. Columns of somebody else are let be.
+    Columns that may be null by now become optional, those of somebody else are let be. Safe beside others
+    that do the same.
     """
     catalog.create_namespace_if_not_exists(NAMESPACE)
     for table in TABLES:
@@ -58,13 +59,22 @@ def ensure_tables(catalog: Catalog) -> None:
                 table.identifier, table.schema, partition_spec=table.partition, properties=PROPERTIES
             )
         else:
-            _add_columns(catalog.load_table(table.identifier), table)
+            _bring_up_to_date(catalog.load_table(table.identifier), table)
 
 
-def _add_columns(table: Table, wanted: LakeTable) -> None:
-    known = set(table.schema().column_names)
-    missing = [field for field in wanted.schema.fields if field.name not in known]
-    if missing:
+def _bring_up_to_date(table: Table, wanted: LakeTable) -> None:
+    schema, wanted_schema = table.schema(), wanted.schema
+    known = set(schema.column_names)
+    missing = [field for field in wanted_schema.fields if field.name not in known]
+    # Dotted names of nested columns, too.
+    too_strict = [
+        name
+        for name in wanted_schema.column_names
+        if name in known and schema.find_field(name).required and wanted_schema.find_field(name).optional
+    ]
+    if missing or too_strict:
         with table.update_schema() as update:
             for field in missing:
                 update.add_column(field.name, field.field_type)
+            for name in too_strict:
+                update.make_column_optional(name)

@@ -62,7 +62,7 @@ RUNS = pa.schema(
     ]
 )
 
-REASON = pa.struct([required(12, "label", pa.string()), required(13, "confidence", pa.float64())])
+REASON = pa.struct([required(12, "label", pa.string()), optional(13, "confidence", pa.float64())])
 
 DECISIONS = pa.schema(
     [

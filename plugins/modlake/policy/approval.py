@@ -149,7 +149,7 @@ def _samples(move: Mapping[str, Any], descriptions: Mapping[str, str]) -> Iterat
     yield said
     yield ""
     for sample in move["samples"]:
-        labels = ", ".join(f"{_text(each['label'])} {each['confidence']:.0f} %" for each in sample["labels"])
+        labels = ", ".join(_label(each) for each in sample["labels"])
         yield f"- {console_safe(sample['source_ref'])}" + (f": {labels}" if labels else "")
 
 
@@ -165,6 +165,11 @@ def _what_happens(intents: Mapping[str, int]) -> str:
 
 def _share(share: float) -> str:
     return f"{share:.2%}"
+
+
+def _label(label: Mapping[str, Any]) -> str:
+    confidence = "?" if label["confidence"] is None else f"{label['confidence']:.0f} %"
+    return f"{_text(label['label'])} {confidence}"
 
 
 def console_safe(uri: str) -> str:
