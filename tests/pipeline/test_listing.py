@@ -119,6 +119,23 @@ def test_a_long_listing_is_cut_and_costs_few_requests_more(name: Callable[[int],
     assert store.probes < 2_000 / PAGE
 
 
+@pytest.mark.parametrize(
+    ("folder", "below"),
+    [
+        ("day/", "f" * 246),
+        ("x" * 240 + "/2026-11-21/", ""),
+    ],
+    ids=["keys that part at their 251st character", "days that do"],
+)
+def test_keys_too_long_to_be_cut_are_listed_once(folder: str, below: str) -> None:
+    day = sorted(
+        f"{folder}{below}{part}/{number:03d}.jpg" for part in "abcdefghijkl" for number in range(200)
+    )
+    other_day = [key.replace("2026-11-21", "2026-11-22") for key in day]
+    store = PagedStore(keys=tuple({*day, *other_day}))
+    assert keys(list_source(store, f"s3://ugc/{folder}", print)) == day
+
+
 def test_a_failed_request_ends_the_listing() -> None:
     @dataclass
     class FailingStore(PagedStore):

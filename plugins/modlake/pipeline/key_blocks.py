@@ -69,6 +69,9 @@ def _split_part(probe: Probe, part: Block) -> list[Block]:
 def _children(probe: Probe, block: Block, shared: str, first: str | None = None) -> list[Block]:
     """Return the blocks of the characters that follow what all the block's keys share from ``first`` on."""
     shared = shared[: _LONGEST_SHARED_BYTES // 4]
+    # Cut off like this it would begin keys outside the block too.
+    if len(shared) < len(block.prefix):
+        return []
     while (beyond := probe(block.prefix, shared + _LAST)) is not None:
         if beyond.startswith(shared):
             return []
