@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Callable
@@ -316,6 +317,20 @@ class TestBuildManifests:
         on(store, operator).execute(context)
         plan = read_plan(store, pushed(context)["plan_uri"])
         assert read_manifest(store, plan.shards[0]) == ["s3://ugc/uploads/2026-11-21/told.jpg"]
+
+    def test_a_report_that_cannot_know_the_whole_day_is_refused(
+        self, store: MemoryObjectStore, context: dict[str, Any]
+    ) -> None:
+        began = datetime(2026, 11, 21, 1, tzinfo=UTC)
+        report = {"sourceBucket": "ugc", "creationTimestamp": f"{began.timestamp():.0f}000"}
+        body = json.dumps(report | {"destinationBucket": "arn:aws:s3:::r", "fileFormat": "CSV", "files": []})
+        store.write("s3://r/2026-11-21T01-00Z/manifest.json", body.encode())
+        checksum = hashlib.md5(body.encode()).hexdigest()
+        store.write("s3://r/2026-11-21T01-00Z/manifest.checksum", checksum.encode())
+        uri = "s3://r/%Y-%m-%dT01-00Z/manifest.json"
+        operator = BuildManifestsOperator(task_id="plan", **PLAN_ARGUMENTS, inventory_uri=uri)
+        with pytest.raises(ModlakeTerminalError, match=r"began at 2026-11-21 01:00 UTC, before the end"):
+            on(store, operator).execute(context)
 
     def test_a_day_without_images_has_no_groups(self, context: dict[str, Any]) -> None:
         operator = on(MemoryObjectStore(), BuildManifestsOperator(task_id="plan", **PLAN_ARGUMENTS))

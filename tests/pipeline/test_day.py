@@ -47,13 +47,33 @@ def test_a_day_ends_at_the_next_midnight_in_utc() -> None:
         ("s3://ugc/%Y-%m-%d/", "s3://ugc/2026-03-04/"),
         ("s3://ugc/%Y/%j/100%%/", "s3://ugc/2026/063/100%/"),
         ("s3://ugc/all/", "s3://ugc/all/"),
+        ("s3://ugc/%d/%+1Y-%+1m-%+1dT01-00Z", "s3://ugc/04/2026-03-05T01-00Z"),
+        ("s3://ugc/%+9j/%%+1d", "s3://ugc/072/%+1d"),
     ],
 )
 def test_directives_are_filled_in(uri: str, filled: str) -> None:
     assert fill_day(uri, date(2026, 3, 4)) == filled
 
 
-@pytest.mark.parametrize("uri", ["s3://ugc/%H/", "s3://ugc/%Q", "s3://ugc/100%", "ugc/%Y", "https://ugc/%Y"])
+def test_a_later_day_may_be_of_the_next_year() -> None:
+    assert fill_day("s3://ugc/%+1Y/%+1m/%+1d/", date(2026, 12, 31)) == "s3://ugc/2027/01/01/"
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "s3://ugc/%H/",
+        "s3://ugc/%Q",
+        "s3://ugc/100%",
+        "ugc/%Y",
+        "https://ugc/%Y",
+        "s3://ugc/%+1H",
+        "s3://ugc/%+0d",
+        "s3://ugc/%+d",
+        "s3://ugc/%+1",
+        "s3://ugc/%+1%",
+    ],
+)
 def test_uris_that_are_no_place_of_a_day(uri: str) -> None:
     with pytest.raises(ModlakeTerminalError):
         check_day_uri(uri)

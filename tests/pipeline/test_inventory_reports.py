@@ -15,7 +15,7 @@ import pytest
 
 from modlake.exceptions import ModlakeTerminalError
 from modlake.pipeline import object_tables
-from modlake.pipeline.listing import list_source
+from modlake.pipeline.listing import check_inventory_covers, list_source
 from tests.support.days import DAY, plan_day, upload
 from tests.support.memory_store import LAST_MODIFIED, MemoryObjectStore
 
@@ -155,6 +155,38 @@ def test_files_of_somebody_upstream_tell_of_a_day(store: MemoryObjectStore, uri:
     store.write("s3://up/day/1.parquet", sink.getvalue())
     store.write("s3://up/day/_SUCCESS", b"")
     assert listed(store, uri) == listed(store)
+
+
+def test_an_upstream_that_has_not_written_yet_is_no_empty_day(store: MemoryObjectStore) -> None:
+    store.write("s3://up/day/_temporary/1.json", b"{}")
+    with pytest.raises(ModlakeTerminalError, match=r"no Parquet file below s3://up/day/.*Wait for it"):
+        listed(store, "s3://up/day/")
+
+
+def test_a_report_of_another_bucket_is_refused(store: MemoryObjectStore) -> None:
+    with pytest.raises(ModlakeTerminalError, match=r"bucket 'other', but the day lies in 'ugc'"):
+        listed(store, write_report(store, "CSV", sourceBucket="other"))
+
+
+def in_milliseconds(*time: int) -> str:
+    return str(int(datetime(*time, tzinfo=UTC).timestamp() * 1_000))
+
+
+@pytest.mark.parametrize("began", [(2026, 11, 22), (2026, 11, 22, 1), (2027, 3, 1)])
+def test_a_report_that_began_after_the_day_covers_it(
+    store: MemoryObjectStore, began: tuple[int, ...]
+) -> None:
+    uri = write_report(store, "CSV", creationTimestamp=in_milliseconds(*began))
+    check_inventory_covers(store, uri, DAY)
+
+
+@pytest.mark.parametrize("began", [(2026, 11, 21, 1), (2026, 11, 21, 23, 59, 59)])
+def test_a_report_that_began_before_the_days_end_is_refused(
+    store: MemoryObjectStore, began: tuple[int, ...]
+) -> None:
+    uri = write_report(store, "CSV", creationTimestamp=in_milliseconds(*began))
+    with pytest.raises(ModlakeTerminalError, match=r"before the end of 2026-11-21.*2026-11-22 00:00 UTC"):
+        check_inventory_covers(store, uri, DAY)
 
 
 def break_file(store: MemoryObjectStore) -> None:

@@ -76,7 +76,8 @@ class BuildManifestsOperator(AwsBaseOperator[S3ObjectStoreHook]):
         is never judged. strftime directives are filled in with the day (templated)
     :param inventory_uri: what tells of the day's objects instead of a listing: the ``manifest.json`` of an S3
         Inventory report, or a Parquet file or prefix (ending in a slash) with the columns bucket, key, size,
-        etag and last_modified; strftime directives are filled in (templated)
+        etag and last_modified; strftime directives are filled in, ``%+1d`` with the day after, which is
+        when a report that knows the whole day begins (templated)
     :param shards_per_group: how many manifests one mapped task carries at most
     :param jobs_at_once: for how many of them it has jobs at a time, see AnalyseManifestsOperator
     :param groups_at_once: how many such tasks the account's quota of jobs has room for; the manifests are
@@ -163,6 +164,7 @@ class BuildManifestsOperator(AwsBaseOperator[S3ObjectStoreHook]):
                 self._read(field)
 
     def execute(self, context: Context) -> list[dict[str, Any]]:
+        from modlake.pipeline.listing import check_inventory_covers
         from modlake.pipeline.plan import AnalysisParameters, build_plan
         from modlake.pipeline.run_folder import new_run_id
         from modlake.pipeline.set_aside import read_set_aside
@@ -173,6 +175,9 @@ class BuildManifestsOperator(AwsBaseOperator[S3ObjectStoreHook]):
             adapters = RekognitionHook(**self._hook_parameters)
             described = adapters.describe_adapter(values["adapter_arn"])
             check_adapter(values["adapter_arn"], described, self.log.warning)
+        inventory_uri = values["inventory_uri"] and fill_day(values["inventory_uri"], day)
+        if inventory_uri:
+            check_inventory_covers(self.hook, inventory_uri, day)
         with storage_errors_explained(f"Planning {day}"):
             catalog = _catalog() if _needs_catalog(values) else None
             plan = build_plan(
@@ -200,7 +205,7 @@ class BuildManifestsOperator(AwsBaseOperator[S3ObjectStoreHook]):
                 ledger=_ledger(values, catalog),
                 reuse=values["reuse"],
                 choose_engines=self._engine_chooser(values, catalog),
-                inventory_uri=values["inventory_uri"] and fill_day(values["inventory_uri"], day),
+                inventory_uri=inventory_uri,
                 set_aside=read_set_aside(
                     self.hook, values["set_aside_uri"] and fill_day(values["set_aside_uri"], day)
                 ),

@@ -9,7 +9,7 @@ from modlake.exceptions import ModlakeTerminalError
 from modlake.pipeline.s3_uri import split_s3_uri
 
 # What strftime makes of other directives differs between platforms, or is no part of a day.
-DIRECTIVES = {"%Y", "%m", "%d", "%j", "%%"}
+_DIRECTIVE = re.compile(r"%%|%(?:\+(?P<days>[1-9]))?(?P<part>[Ymdj])")
 
 
 def day_of_run(partition_key: str | None, day: str | None) -> str:
@@ -51,16 +51,16 @@ def end_of_day(day: date) -> datetime:
 
 def check_day_uri(uri: str) -> None:
     """
-    Check an S3 URI whose strftime directives stand for a day.
+    Check an S3 URI whose strftime directives stand for a day, or with ``+1`` to ``+9`` for one after it.
 
     :raises ModlakeTerminalError: it is no S3 URI, or has a directive other than %Y, %m, %d, %j and %%
     """
     split_s3_uri(uri)
-    unknown = [found for found in re.findall(r"%.?", uri) if found not in DIRECTIVES]
+    unknown = [found for found in re.findall(r"%(?:\+.)?.?", uri) if not _DIRECTIVE.fullmatch(found)]
     if unknown:
         raise ModlakeTerminalError(
             f"{unknown[0]!r} in {uri!r} stands for no part of a day: "
-            "write %Y, %m, %d or %j, and %% for a percent sign."
+            "write %Y, %m, %d or %j, as %+1d for the day after, and %% for a percent sign."
         )
 
 
@@ -68,7 +68,14 @@ def fill_day(uri: str, day: date) -> str:
     """
     Return the URI with its directives filled in: ``s3://ugc/%Y-%m-%d/`` becomes ``s3://ugc/2026-11-21/``.
 
+    ``%+1Y-%+1m-%+1d`` is the day after, ``2026-11-22``, and so on up to ``%+9d``.
+
     :raises ModlakeTerminalError: see :func:`check_day_uri`
     """
     check_day_uri(uri)
-    return day.strftime(uri)
+    return _DIRECTIVE.sub(lambda found: _filled(found, day), uri)
+
+
+def _filled(directive: re.Match[str], day: date) -> str:
+    meant = day + timedelta(days=int(directive["days"] or 0))
+    return meant.strftime(f"%{directive['part'] or '%'}")

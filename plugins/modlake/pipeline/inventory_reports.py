@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 from collections.abc import Iterator
+from datetime import UTC, date, datetime
 from typing import Any
 from urllib.parse import unquote_plus
 
@@ -16,11 +17,12 @@ import pyarrow.csv
 
 from modlake.exceptions import ModlakeTerminalError
 from modlake.pipeline.columns import Column
+from modlake.pipeline.day import end_of_day
 from modlake.pipeline.object_store import ObjectNotFoundError, ObjectStore
 from modlake.pipeline.object_tables import as_objects
 from modlake.pipeline.parquet import decode_parquet
 
-MANIFEST_NAME = "manifest.json"
+_MANIFEST_NAME = "manifest.json"
 _CHECKSUM_NAME = "manifest.checksum"
 
 # Ours by the names in a CSV's fileSchema; Parquet's columns are called as in the second column.
@@ -37,15 +39,38 @@ _VERSIONS = {
 }
 
 
-def read_inventory_report(store: ObjectStore, manifest_uri: str) -> Iterator[pa.Table]:
+def is_report(uri: str) -> bool:
+    """Tell whether a URI names the manifest of a report."""
+    return uri.endswith(f"/{_MANIFEST_NAME}")
+
+
+def check_report_covers(store: ObjectStore, manifest_uri: str, day: date) -> None:
+    """Raise ModlakeTerminalError when a report began before the end of the day, and so lacks uploads."""
+    began = datetime.fromtimestamp(int(_read_manifest(store, manifest_uri)["creationTimestamp"]) / 1_000, UTC)
+    end = end_of_day(day)
+    if began < end:
+        raise ModlakeTerminalError(
+            f"{manifest_uri} began at {began:%Y-%m-%d %H:%M} UTC, before the end of {day}: what was uploaded "
+            f"later is missing. Name a report that began at {end:%Y-%m-%d %H:%M} UTC or later; in its URI "
+            "%+1Y, %+1m and %+1d stand for the day after."
+        )
+
+
+def read_inventory_report(store: ObjectStore, manifest_uri: str, source_bucket: str) -> Iterator[pa.Table]:
     """Yield the objects that a report tells of, file by file: ``bucket`` and the columns of ``OBJECTS``.
 
     Of objects in versions the latest ones are told, without those that were deleted. Every file is compared
     with the checksum in the report's manifest, and that with ``manifest.checksum``.
 
-    Raises ModlakeTerminalError when the report is not whole, lacks a column, or is of no known format.
+    Raises ModlakeTerminalError when the report is of another bucket, is not whole, lacks a column, or is of
+    no known format.
     """
     manifest = _read_manifest(store, manifest_uri)
+    if manifest["sourceBucket"] != source_bucket:
+        raise ModlakeTerminalError(
+            f"{manifest_uri} tells of the bucket {manifest['sourceBucket']!r}, but the day lies in "
+            f"{source_bucket!r}: name a report of that bucket."
+        )
     destination = str(manifest["destinationBucket"]).removeprefix("arn:aws:s3:::")
     read = {"CSV": _read_csv, "Parquet": _read_parquet}.get(manifest["fileFormat"])
     if read is None:
@@ -64,7 +89,7 @@ def read_inventory_report(store: ObjectStore, manifest_uri: str) -> Iterator[pa.
 
 def _read_manifest(store: ObjectStore, manifest_uri: str) -> dict[str, Any]:
     body = store.read(manifest_uri)
-    checksum_uri = f"{manifest_uri.removesuffix(MANIFEST_NAME)}{_CHECKSUM_NAME}"
+    checksum_uri = f"{manifest_uri.removesuffix(_MANIFEST_NAME)}{_CHECKSUM_NAME}"
     try:
         checksum = store.read(checksum_uri).decode().strip()
     except ObjectNotFoundError as error:

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
+from datetime import date
 from typing import TYPE_CHECKING
 
 from modlake.exceptions import ModlakeTerminalError
@@ -48,6 +49,17 @@ def check_source_allowed(source_uri: str, allowed_uris: list[str]) -> None:
         )
 
 
+def check_inventory_covers(store: ObjectStore, inventory_uri: str, day: date) -> None:
+    """Raise ModlakeTerminalError when an S3 Inventory report began before the day's end: it lacks uploads.
+
+    Whether files of somebody upstream tell of the whole day, only whoever writes them knows.
+    """
+    from modlake.pipeline.inventory_reports import check_report_covers, is_report
+
+    if is_report(inventory_uri):
+        check_report_covers(store, inventory_uri, day)
+
+
 def list_source(
     store: ObjectStore, source_uri: str, report: Report, inventory_uri: str | None = None
 ) -> Iterator[Stretch]:
@@ -80,12 +92,14 @@ def _list(store: ObjectStore, bucket: str, prefix: str) -> Iterator[Stretch]:
 
 
 def _read_inventory(store: ObjectStore, source_uri: str, inventory_uri: str) -> Iterator[Stretch]:
-    from modlake.pipeline.inventory_reports import MANIFEST_NAME, read_inventory_report
+    from modlake.pipeline.inventory_reports import is_report, read_inventory_report
     from modlake.pipeline.object_tables import list_tables, read_object_files
 
-    is_report = inventory_uri.endswith(f"/{MANIFEST_NAME}")
-    read = read_inventory_report if is_report else read_object_files
-    return list_tables(read(store, inventory_uri), source_uri, inventory_uri)
+    if is_report(inventory_uri):
+        tables = read_inventory_report(store, inventory_uri, split_s3_uri(source_uri)[0])
+    else:
+        tables = read_object_files(store, inventory_uri)
+    return list_tables(tables, source_uri, inventory_uri)
 
 
 def _list_pages(store: ObjectStore, bucket: str, prefix: str) -> Iterator[Stretch]:

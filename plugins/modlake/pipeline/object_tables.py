@@ -73,12 +73,19 @@ def read_object_files(store: ObjectStore, uri: str) -> Iterator[pa.Table]:
     """Yield the objects that a Parquet file tells of, or all those below a prefix, file by file.
 
     Columns: bucket, key, size or size_bytes, etag, last_modified. Raises ModlakeTerminalError when one is
-    missing.
+    missing, or there is no file: a day without objects has one without rows.
     """
     uris = [uri]
     if uri.endswith("/"):
         pages = store.list_objects(*split_s3_uri(uri))
         uris = [each.source_ref for page in pages for each in page if each.key.endswith(".parquet")]
+        # No retry: it could meet the first of several files that are still being written.
+        if not uris:
+            raise ModlakeTerminalError(
+                f"There is no Parquet file below {uri}, so whoever writes them has not told of the day yet. "
+                "Wait for it, or correct the prefix, then clear this task; a day without objects needs a "
+                "file without rows."
+            )
     for each in uris:
         table = decode_parquet(store.read(each))
         if "size" in table.column_names and "size_bytes" not in table.column_names:
