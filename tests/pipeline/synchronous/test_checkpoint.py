@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from modlake.pipeline.object_store import ObjectExistsError
 from modlake.pipeline.synchronous.checkpoint import Answers, CheckpointFolder, Completion
+from modlake.pipeline.synchronous.lease import LeaseLostError
 from modlake.pipeline.synchronous.result_lines import ImageFailure, result_line
 from tests.support.memory_store import MemoryObjectStore
 
@@ -49,9 +49,16 @@ def test_parts_are_read_in_order_and_never_replaced() -> None:
     checkpoint = folder()
     checkpoint.write_part(1, 0, Answers({1: b"later"}, {}, set()))
     checkpoint.write_part(0, 7, Answers({1: b"earlier"}, {}, set()))
-    with pytest.raises(ObjectExistsError):
+    with pytest.raises(LeaseLostError, match=r"Another attempt has written .*parts/00000-00007"):
         checkpoint.write_part(0, 7, Answers({1: b"other"}, {}, set()))
     assert checkpoint.read_parts(checkpoint.list().parts).results == {1: b"earlier"}
+
+
+def test_a_part_whose_reply_was_lost_is_taken_as_written() -> None:
+    checkpoint = folder()
+    for _ in range(2):
+        checkpoint.write_part(0, 0, Answers({1: b"mine"}, {2: OPEN}, {"7.0"}))
+    assert checkpoint.read_parts(checkpoint.list().parts).results == {1: b"mine"}
 
 
 def test_the_first_completion_of_a_generation_counts() -> None:

@@ -377,6 +377,21 @@ class TestFailures:
         assert set(world.paid.values()) == {1}
         assert len(run_files(world.store, plan)["results"]) == 250
 
+    def test_a_part_whose_reply_was_lost_ends_nothing(self) -> None:
+        world = World()
+        plan = world.plan()
+        write = world.store.write
+
+        def repeated(uri: str, body: bytes, *, if_absent: bool = False) -> None:
+            write(uri, body, if_absent=if_absent)
+            if "parts/" in uri:  # as botocore does, which got no reply
+                write(uri, body, if_absent=if_absent)
+
+        world.store.write = repeated  # type: ignore[method-assign]
+        world.attempt(plan)
+        assert len(run_files(world.store, plan)["results"]) == 250
+        assert set(world.paid.values()) == {1}
+
     def test_parts_that_name_other_images_are_refused(self) -> None:
         world = World()
         plan = world.plan(images=3)

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 
 from modlake.pipeline.object_store import ObjectExistsError, ObjectStore
 from modlake.pipeline.s3_uri import as_folder_uri, split_s3_uri
+from modlake.pipeline.synchronous.lease import LeaseLostError
 from modlake.pipeline.synchronous.result_lines import ImageFailure, compact_json, join_lines
 
 READS_AT_ONCE = 16
@@ -124,9 +125,18 @@ class CheckpointFolder:
         return started_at
 
     def write_part(self, term: int, number: int, answers: Answers) -> None:
-        """Keep answers; raise ObjectExistsError when somebody else writes in this term."""
-        name = f"parts/{term:05d}-{number:05d}.jsonl"
-        self._store.write(self.uri + name, answers.to_part(), if_absent=True)
+        """Keep answers; raise LeaseLostError when somebody else writes in this term."""
+        uri = f"{self.uri}parts/{term:05d}-{number:05d}.jsonl"
+        part = answers.to_part()
+        try:
+            self._store.write(uri, part, if_absent=True)
+        except ObjectExistsError as error:
+            # After a lost reply the object there may be our own.
+            if self._store.read(uri) != part:
+                raise LeaseLostError(
+                    f"Another attempt has written {uri}. What was judged is kept: clear the task, if Airflow "
+                    "does not retry it."
+                ) from error
 
     def read_parts(self, names: Iterable[str]) -> Answers:
         answers = Answers()
