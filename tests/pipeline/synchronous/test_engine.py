@@ -360,6 +360,37 @@ class TestFailures:
         assert len(run_files(world.store, plan)["results"]) == 250
         assert set(world.paid.values()) == {1}
 
+    @pytest.mark.parametrize(("images", "goes_on"), [(150, False), (2_000, False), (2_000, True)], ids=str)
+    def test_an_outage_from_the_start_ends_the_attempt_for_another_try(
+        self, images: int, goes_on: bool
+    ) -> None:
+        world = World()
+        plan = world.plan(images=images, shard_size=images)
+        if goes_on:
+            with pytest.raises(SynchronousAnalysisStoppedError):
+                world.attempt(plan, before=stop_after_six_seconds)
+        world.always = lambda _: failed(NoAnswerError, "InternalServerError")
+        began = world.time
+        with pytest.raises(RekognitionSilentError, match="AWS's health"):
+            world.attempt(plan, requests_per_second=50.0)
+        assert world.time - began < 130
+        world.always = lambda _: None
+        world.attempt(plan)
+        assert len(run_files(world.store, plan)["results"]) == images
+        assert set(world.paid.values()) == {1}
+
+    def test_images_without_an_answer_among_unfit_ones_end_nothing(self) -> None:
+        world = World(
+            always=lambda ref: (
+                failed(NoAnswerError, "InternalServerError")
+                if "0007" in ref
+                else refused("InvalidImageFormatException", is_final=True)
+            )
+        )
+        plan = world.plan()
+        world.attempt(plan)
+        assert len(run_files(world.store, plan)["failures"]) == 250
+
     def test_a_store_that_fails_once_loses_nothing(self) -> None:
         world = World()
         plan = world.plan()

@@ -39,7 +39,7 @@ class RekognitionSilentError(ModlakeTransientError):
 
 
 class NoImageJudgedError(ModlakeTerminalError):
-    """Every image failed in the same way, so it is not the images. Attribute: ``code``."""
+    """Every image was refused in the same way, so it is not the images. Attribute: ``code``."""
 
     def __init__(self, message: str, *, code: str) -> None:
         super().__init__(message)
@@ -80,6 +80,7 @@ class SynchronousEngine:
         self._in_flight: set[asyncio.Task[None]] = set()
         self._open: list[ShardAnalysis] = []
         self._all_sent = False
+        self._unanswered = 0
         self._failure: BaseException | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -162,12 +163,14 @@ class SynchronousEngine:
     async def _judge(self, analysis: ShardAnalysis, line: int, source_ref: str) -> None:
         try:
             answer = await self._calls.detect(source_ref, partial(self._require_permission, analysis))
-        except (CallFailedError, ImageFailedError) as error:
-            is_final = isinstance(error, ImageFailedError) and error.is_final
-            failure = ImageFailure(source_ref, error.code, str(error), is_final)
-            analysis.add_failure(line, failure)
-            self._tally.failures[error.code] += 1
-            self._require_hope(failure)
+        except ImageFailedError as error:
+            self._add_failure(analysis, line, source_ref, error, is_final=error.is_final)
+            if not error.is_final:
+                self._require_hope(source_ref, error)
+        except CallFailedError as error:
+            self._add_failure(analysis, line, source_ref, error, is_final=False)
+            self._unanswered += 1
+            self._require_service(error)
         else:
             analysis.add_result(line, result_line(source_ref, answer), answer.get("ModerationModelVersion"))
             self._tally.judged += 1
@@ -177,16 +180,37 @@ class SynchronousEngine:
             raise asyncio.CancelledError
         analysis.require_lease()
 
-    def _require_hope(self, failure: ImageFailure) -> None:
+    def _add_failure(
+        self,
+        analysis: ShardAnalysis,
+        line: int,
+        source_ref: str,
+        error: CallFailedError | ImageFailedError,
+        *,
+        is_final: bool,
+    ) -> None:
+        analysis.add_failure(line, ImageFailure(source_ref, error.code, str(error), is_final))
+        self._tally.failures[error.code] += 1
+
+    def _require_hope(self, source_ref: str, refusal: ImageFailedError) -> None:
         tally = self._tally
-        if failure.is_final or tally.judged or tally.resumed or len(tally.failures) > 1:
+        alike = tally.failures[refusal.code]
+        if tally.judged or tally.resumed or alike < tally.failures.total() - self._unanswered:
             return
-        if tally.failures[failure.code] >= HOPELESS_AFTER:
+        if alike >= HOPELESS_AFTER:
             raise NoImageJudgedError(
-                f"The first {HOPELESS_AFTER} images all failed with {failure.code}, and none was judged. "
-                f"{failure.source_ref}: {failure.message} Mend what they have in common: the bucket's "
-                "region, the right to read it, the parameters of the analysis. Then clear the task.",
-                code=failure.code,
+                f"The first {HOPELESS_AFTER} images all failed with {refusal.code}, and none was judged. "
+                f"{source_ref}: {refusal} Mend what they have in common: the bucket's region, the right to "
+                "read it, the parameters of the analysis. Then clear the task.",
+                code=refusal.code,
+            )
+
+    def _require_service(self, failure: CallFailedError) -> None:
+        """A few images may exhaust their tries before the silence is long enough to be noticed."""
+        if HOPELESS_AFTER <= self._unanswered == self._tally.answered:
+            raise RekognitionSilentError(
+                f"Amazon Rekognition has answered for none of the first {HOPELESS_AFTER} images: {failure} "
+                "The next try asks again. If it stays so, look at AWS's health, and at the way to it."
             )
 
     async def _save_until_complete(self) -> None:
