@@ -3,6 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pyarrow as pa
 import pytest
 
 from modlake.exceptions import ModlakeTerminalError
@@ -95,6 +96,24 @@ def test_parts_and_shards_are_written_as_they_fill(monkeypatch: pytest.MonkeyPat
     assert [
         read_shard_inventory(store, plan, shard.shard)["source_ref"].to_pylist() for shard in plan.shards
     ] == [read_manifest(store, shard) for shard in plan.shards]
+
+
+def test_reading_a_shard_takes_no_more_memory_on_a_day_with_few_eligible_images(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("modlake.pipeline.inventory.ROWS_PER_PART", 1_000)
+    store = MemoryObjectStore()
+    upload(store, [f"{number:05d}.{'gif' if number % 1_000 else 'jpg'}" for number in range(20_000)])
+    plan = plan_day(store)
+    assert len(plan.shards[0].inventory_parts) == 20
+    part = decode_parquet(store.read(plan.inventory_uris[0])).nbytes
+    allocated: list[int] = []
+    read = store.read
+    monkeypatch.setattr(
+        store, "read", lambda uri: (allocated.append(pa.total_allocated_bytes()), read(uri))[1]
+    )
+    assert read_shard_inventory(store, plan, 0).num_rows == 20
+    assert max(allocated) - allocated[0] < 2 * part
 
 
 def test_an_empty_day_is_a_plan_without_shards() -> None:

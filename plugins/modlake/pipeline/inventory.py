@@ -164,14 +164,20 @@ def read_shard_inventory(store: ObjectStore, plan: Plan, shard: int) -> pa.Table
     Raises ModlakeTerminalError when they are not the images of the manifest, one row each.
     """
     planned = plan.shards[shard]
-    parts = [decode_parquet(store.read(plan.inventory_uris[part])) for part in planned.inventory_parts]
+    # Part by part: few images of a shard may be spread over all the parts of a day.
+    parts = [
+        _of_shard(decode_parquet(store.read(plan.inventory_uris[part])), shard)
+        for part in planned.inventory_parts
+    ]
     rows = pa.concat_tables(parts) if parts else SCHEMA.empty_table()
-    is_of_shard: Column = pc.equal(rows["shard"], pa.scalar(shard))
-    if not pc.all(is_of_shard, skip_nulls=False).as_py():
-        rows = rows.filter(is_of_shard)
     if manifest_body_of(rows["source_ref"]) != read_manifest_body(store, planned):
         raise ModlakeTerminalError(
             f"Shard {shard} of {plan.run_uri}: the {planned.image_count} images of its manifest are not the "
             f"{rows.num_rows} of the inventory. Clear the plan task of that day to plan it anew."
         )
     return rows
+
+
+def _of_shard(rows: pa.Table, shard: int) -> pa.Table:
+    is_of_shard: Column = pc.equal(rows["shard"], pa.scalar(shard))
+    return rows if pc.all(is_of_shard, skip_nulls=False).as_py() else rows.filter(is_of_shard)
