@@ -159,6 +159,12 @@ def test_errors_before_an_answer(
         hook.read("s3://work/x")
 
 
+@pytest.mark.parametrize("uri", ["s3://arn:aws-us-gov:s3:::reports/x", "s3://work/"])
+def test_names_that_no_request_can_hold_are_terminal(hook: S3ObjectStoreHook, uri: str) -> None:
+    with pytest.raises(ModlakeTerminalError, match=rf"(?s){uri}.*Correct the name"):
+        hook.read(uri)
+
+
 def test_retries_are_standard_beside_the_config_of_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     extra = {"region_name": "us-east-1", "config_kwargs": {"s3": {"addressing_style": "path"}}}
     monkeypatch.setenv("AIRFLOW_CONN_PATHS", json.dumps({"conn_type": "aws", "extra": extra}))

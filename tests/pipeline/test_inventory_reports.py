@@ -123,6 +123,12 @@ def test_a_report_tells_what_a_listing_does(store: MemoryObjectStore, file_forma
     assert len(listed(store)) == len(KEYS)
 
 
+@pytest.mark.parametrize("partition", ["aws-us-gov", "aws-cn"])
+def test_reports_lie_in_any_partition(store: MemoryObjectStore, partition: str) -> None:
+    uri = write_report(store, "CSV", destinationBucket=f"arn:{partition}:s3:::reports")
+    assert listed(store, uri) == listed(store)
+
+
 def test_the_same_objects_give_the_same_plan(store: MemoryObjectStore) -> None:
     by_listing = plan_day(store)
     by_report = plan_day(store, run_id="run-2", inventory_uri=write_report(store, "CSV"))

@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    NoCredentialsError,
+    ParamValidationError,
+    PartialCredentialsError,
+)
 
 from modlake.exceptions import ModlakeError, ModlakeTerminalError, ModlakeTransientError
 from modlake.hooks.listed_page import keep_bodies, read_page
@@ -192,6 +198,10 @@ def explained(permission: str, uri: str) -> Iterator[None]:
         raise ModlakeTerminalError(
             f"No AWS credentials to reach {uri}: {error} "
             "Set login and password of the Airflow connection, or give the worker a role."
+        ) from error
+    except ParamValidationError as error:
+        raise ModlakeTerminalError(
+            f"S3 can't be asked for {uri}: {error}. Correct the name or the request."
         ) from error
     except BotoCoreError as error:
         raise ModlakeTransientError(

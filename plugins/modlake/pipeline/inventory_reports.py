@@ -71,7 +71,8 @@ def read_inventory_report(store: ObjectStore, manifest_uri: str, source_bucket: 
             f"{manifest_uri} tells of the bucket {manifest['sourceBucket']!r}, but the day lies in "
             f"{source_bucket!r}: name a report of that bucket."
         )
-    destination = str(manifest["destinationBucket"]).removeprefix("arn:aws:s3:::")
+    # An ARN, whose partition differs: arn:aws:s3:::bucket, arn:aws-us-gov:s3:::bucket.
+    destination = str(manifest["destinationBucket"]).rpartition(":::")[2]
     read = {"CSV": _read_csv, "Parquet": _read_parquet}.get(manifest["fileFormat"])
     if read is None:
         raise ModlakeTerminalError(
