@@ -22,8 +22,9 @@ from modlake.lake.table_files import TableFiles
 from modlake.pipeline import row_index
 from modlake.pipeline.audit import audit_day
 from modlake.pipeline.manifests import read_manifest
-from modlake.pipeline.plan import AnalysisParameters, Plan
+from modlake.pipeline.plan import AnalysisParameters, Plan, read_plan
 from modlake.pipeline.reuse import ReuseMode
+from modlake.pipeline.run_folder import RunFolder
 from modlake.pipeline.set_aside import SetAside
 from modlake.pipeline.verdicts import ModelDriftError
 from modlake.policy.intents import ActionResult, Intent
@@ -297,21 +298,75 @@ def test_late_images_of_a_day_are_the_only_ones_to_pay_for(pipeline: Pipeline, c
     assert pipeline.plan(NEXT_DAY).reused == 4
 
 
-def test_rows_of_a_run_that_is_not_published_are_no_judgements(
-    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pipeline.upload("a.jpg")
+def run_cut_short(pipeline: Pipeline, at: str, **changes: Any) -> Plan:
+    """Run a day whose publish dies before it commits to that table."""
     commit = Transaction.commit_transaction
 
-    def die_at_runs(self: Transaction) -> Table:
-        if self._table.name()[-1] == "runs":
+    def die(self: Transaction) -> Table:
+        if self._table.name()[-1] == at:
             raise KeyboardInterrupt
         return commit(self)
 
-    monkeypatch.setattr(Transaction, "commit_transaction", die_at_runs)
-    with pytest.raises(KeyboardInterrupt):
-        pipeline.run(DAY)
-    monkeypatch.undo()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Transaction, "commit_transaction", die)
+        with pytest.raises(KeyboardInterrupt):
+            pipeline.run(DAY, **changes)
+    return read_plan(pipeline.store, RunFolder("s3://work/", DAY, f"run-{pipeline.runs}").plan_uri)
+
+
+@pytest.mark.parametrize("at", ["labels", "jobs", "runs"])
+def test_a_publish_that_is_cut_short_hides_no_judgement(
+    pipeline: Pipeline, catalog: Catalog, at: str
+) -> None:
+    pipeline.upload("a.jpg", "b.jpg", "clean.jpg")
+    pipeline.run(DAY)
+    labels, jobs = pipeline.rows("labels", DAY), pipeline.rows("jobs", DAY)
+    pipeline.upload("late.jpg")
+    cut_short = run_cut_short(pipeline, at)
+
+    assert pipeline.plan(NEXT_DAY).reused == 3
+    plan, publication = pipeline.run(DAY)
+
+    assert [shard.sha256 for shard in plan.shards] == [shard.sha256 for shard in cut_short.shards]
+    assert (publication.judged, publication.reused, publication.labels) == (1, 3, 6)
+    kept = [row for row in pipeline.rows("labels", DAY) if "late" not in row["source_ref"]]
+    assert len(kept) == len(labels)
+    assert all(row | {"run_id": "run-1"} in labels for row in kept)
+    assert {row["job_id"] for row in pipeline.rows("jobs", DAY)} > {row["job_id"] for row in jobs}
+    before = snapshots(catalog)
+    assert not pipeline.run(DAY)[1].changed
+    assert snapshots(catalog) == before
+
+
+def test_judgements_outlast_several_publishes_that_are_cut_short(pipeline: Pipeline) -> None:
+    pipeline.upload("a.jpg")
+    pipeline.run(DAY)
+    fresh = AnalysisParameters(min_confidence=90.0, adapter_arn=None, fresh="manual__2")
+    run_cut_short(pipeline, "runs", parameters=fresh, ledger=None)
+    del pipeline.store.objects[f"{ALL_DAYS}a.jpg"]
+    run_cut_short(pipeline, "jobs")
+    pipeline.upload("a.jpg", "late.jpg")
+    plan, publication = pipeline.run(DAY)
+    assert (plan.eligible, plan.reused, publication.labels) == (1, 1, 4)
+    assert len(pipeline.rows("jobs", DAY)) == 2
+
+
+def test_a_day_whose_listing_is_as_published_again_carries_over_what_that_run_did(pipeline: Pipeline) -> None:
+    pipeline.upload("a.jpg")
+    pipeline.run(DAY)
+    pipeline.upload("b.jpg")
+    published, _ = pipeline.run(DAY)
+    pipeline.upload("late.jpg")
+    run_cut_short(pipeline, "labels")
+    del pipeline.store.objects[f"{ALL_DAYS}late.jpg"]
+    plan, publication = pipeline.run(DAY)
+    assert [shard.sha256 for shard in plan.shards] == [shard.sha256 for shard in published.shards]
+    assert (publication.judged, publication.reused, publication.labels) == (1, 1, 4)
+
+
+def test_rows_of_a_run_that_is_not_published_are_no_judgements(pipeline: Pipeline) -> None:
+    pipeline.upload("a.jpg")
+    run_cut_short(pipeline, "runs")
     assert len(pipeline.rows("images", DAY)) == 1
     assert pipeline.plan(NEXT_DAY).reused == 0
     pipeline.run(DAY)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
+from datetime import date
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,6 +15,7 @@ import pyarrow.compute as pc
 from pyiceberg.expressions import BooleanExpression
 from pyiceberg.table import Table
 
+from modlake.lake.replaced_runs import last_snapshots
 from modlake.lake.table_files import FileStatistics, Span, TableFiles, gathered
 from modlake.pipeline import landed_schemas
 from modlake.pipeline.columns import Column, Numbers
@@ -56,7 +58,8 @@ class JudgementLookup:
     :class:`~modlake.pipeline.text_filter.TextFilter`. A judgement whose labels are not all there is none: a
     publication may have been cut short between the tables.
 
-    :param published: the ids of published runs; rows of others are not looked at
+    :param published: the ids of published runs by day; rows of others are not looked at. What another run has
+        replaced, in a publish that is going on or was cut short, is read as of before
     :param keys: the columns that tell that an image is the same; an image that is not found by the first is
         sought by the next, whose columns must be among those of the first
     :param span: where all listed images lie, when every key holds their source_ref
@@ -68,7 +71,7 @@ class JudgementLookup:
         self,
         images: Table,
         labels: Table,
-        published: Iterable[str],
+        published: Mapping[date, str],
         *,
         images_filter: BooleanExpression,
         labels_filter: BooleanExpression,
@@ -76,16 +79,23 @@ class JudgementLookup:
         span: Span | None,
         originals: bool,
     ) -> None:
-        self._published = pa.array(published, pa.string())
+        self._published = pa.array(published.values(), pa.string())
         self._keys = keys
         # What is found by any key is found by the last one, too.
         self._sought = keys[-1][0]
         self._is_by_ref = span is not None
         self._originals = originals
         self._plan_images: Callable[[], TableFiles] = lambda: TableFiles(
-            images, images_filter, _IMAGES, span, _may_hold_originals if originals else lambda _: True
+            images,
+            images_filter,
+            _IMAGES,
+            span,
+            _may_hold_originals if originals else lambda _: True,
+            as_of=last_snapshots(images, published),
         )
-        self._plan_labels: Callable[[], TableFiles] = lambda: TableFiles(labels, labels_filter, _LABELS, span)
+        self._plan_labels: Callable[[], TableFiles] = lambda: TableFiles(
+            labels, labels_filter, _LABELS, span, as_of=last_snapshots(labels, published)
+        )
 
     @contextmanager
     def over(self, batches: Callable[[], Iterable[pa.Table]], images: int) -> Iterator[Find]:

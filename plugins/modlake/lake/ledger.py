@@ -10,6 +10,7 @@ from pyiceberg.catalog import Catalog
 
 from modlake.lake.filters import all_of, between, equal_to, one_of
 from modlake.lake.judgement_lookup import SAME_CONTENT, SAME_OBJECT, JudgementLookup
+from modlake.lake.replaced_runs import last_snapshots
 from modlake.lake.schemas import IMAGES_TABLE, JOBS_TABLE, LABELS_TABLE, RUNS_TABLE
 from modlake.pipeline.outcomes import Outcome
 from modlake.pipeline.reuse import PublishedRun, Wanted
@@ -62,7 +63,8 @@ class LakeLedger:
     def jobs(self, day: date, job_ids: set[str]) -> list[dict[str, Any]]:
         """Return the rows of ``jobs`` of a day for those ids, times as ISO 8601 texts."""
         table = self._catalog.load_table(JOBS_TABLE.identifier)
-        rows = table.scan(equal_to("day", day.isoformat())).to_arrow().to_pylist()
+        as_of = last_snapshots(table, self._run_ids).get(day)
+        rows = table.scan(equal_to("day", day.isoformat()), snapshot_id=as_of).to_arrow().to_pylist()
         return [
             {name: value.isoformat() if isinstance(value, date) else value for name, value in row.items()}
             for row in sorted(rows, key=lambda row: (row["shard"], row["job_id"]))
@@ -79,6 +81,10 @@ class LakeLedger:
         return JudgementLookup(
             self._catalog.load_table(IMAGES_TABLE.identifier),
             self._catalog.load_table(LABELS_TABLE.identifier),
-            [run.run_id for run in self._runs.values()],
+            self._run_ids,
             **arguments,
         )
+
+    @property
+    def _run_ids(self) -> dict[date, str]:
+        return {day: run.run_id for day, run in self._runs.items()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from datetime import date, timedelta
 from functools import partial
 from typing import Any
@@ -22,7 +22,7 @@ from pyiceberg.schema import Schema
 from pyiceberg.table import FileScanTask, Table
 from pyiceberg.transforms import IdentityTransform
 
-from modlake.lake.filters import all_of, between
+from modlake.lake.filters import all_of, between, equal_to
 from modlake.pipeline.columns import Column
 from modlake.pipeline.side_by_side import side_by_side
 from modlake.pipeline.text_filter import TextFilter
@@ -67,6 +67,7 @@ class TableFiles:
     :param columns: the columns to read, ``source_ref`` among them
     :param span: where every row that is asked for later lies
     :param may_hold: sets files aside by their statistics
+    :param as_of: days that are read as of an earlier snapshot
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class TableFiles:
         columns: pa.Schema,
         span: Span | None = None,
         may_hold: Callable[[FileStatistics], bool] = lambda _: True,
+        as_of: Mapping[date, int] | None = None,
     ) -> None:
         self._table = table
         self._row_filter = row_filter
@@ -85,19 +87,35 @@ class TableFiles:
         filtered_by = {str(table.schema().find_column_name(each)) for each in extract_field_ids(bound)}
         self._read_names = [*columns.names, *sorted(filtered_by - set(columns.names))]
         schema = table.schema()
+        self._projection = schema.select(*self._read_names)
         within_span = _within(row_filter, span)
-        # Of the whole filter pyiceberg would work out what is left of it for each file, which nobody asks.
-        scan = table.scan(_of_partitions(table, within_span), selected_fields=tuple(self._read_names))
-        self._projection = scan.projection()
         may_match = _InclusiveMetricsEvaluator(schema, within_span).eval
         self._files = sorted(
             (
                 (task, statistics)
-                for task in scan.plan_files()
+                for task in self._plan_files(within_span, as_of or {})
                 if may_match(task.file) and may_hold(statistics := FileStatistics(task, schema))
             ),
             key=lambda file: file[1].lowest("source_ref"),
         )
+
+    def _plan_files(self, row_filter: BooleanExpression, as_of: Mapping[date, int]) -> Iterator[FileScanTask]:
+        def planned(kept: BooleanExpression, snapshot_id: int | None) -> Iterable[FileScanTask]:
+            # Of the whole filter pyiceberg would work out what is left for each file, which nobody asks.
+            return self._table.scan(
+                _of_partitions(self._table, kept),
+                selected_fields=tuple(self._read_names),
+                snapshot_id=snapshot_id,
+            ).plan_files()
+
+        def day_of(task: FileScanTask) -> date:
+            return FileStatistics(task, self._table.schema()).day
+
+        current = planned(row_filter, None)
+        yield from (task for task in current if day_of(task) not in as_of) if as_of else current
+        for day, snapshot_id in as_of.items():
+            earlier = planned(all_of(row_filter, equal_to("day", day.isoformat())), snapshot_id)
+            yield from (task for task in earlier if day_of(task) == day)
 
     def __len__(self) -> int:
         return len(self._files)
