@@ -503,6 +503,17 @@ class TestRetriesOfImages:
         record = json.loads(store.read(plan.folder.job_uri(1, 2)))
         assert (record["shard"], record["retry"], record["job"]["Status"]) == (1, 2, "SUCCEEDED")
 
+    def test_what_they_were_answered_is_not_lost_with_a_write(
+        self, aws: FakeRekognition, clock: FakeTime, store: AnsweringStore, context: Any
+    ) -> None:
+        store.silent = ("b",)
+        aws.scripts = [QUICK, ("SUCCEEDED",)]
+        store.refused = ["jobs/00000-r1.json"]
+        plan = plan_day(store, image_retries=1)
+        analyse(manifest_group=self.group(plan)).execute(context)
+        assert self.names(aws) == ["00000-g0", "00000-r1-g0"]
+        assert land_day(store, plan)[0].judged == 6
+
     def test_retries_end_with_the_tries(
         self, aws: FakeRekognition, clock: FakeTime, store: AnsweringStore, context: Any
     ) -> None:

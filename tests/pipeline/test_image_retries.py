@@ -88,7 +88,6 @@ def test_the_last_word_on_an_image_counts(store: MemoryObjectStore) -> None:
     plan, (_, b, c, _, _, _) = tried(store)
     plan_retries(store, plan, [0], 1)
     finish_job(store, plan, 0, answer_line(b, SMOKING), [{"line-numer": 3, "code": "INVALID_IMAGE"}], retry=1)
-    plan_retries(store, plan, [0], 2)
     assert outcomes(store, plan) == {
         "a": ("judged", None, "job-0"),
         "b": ("judged", None, "job-0-r1"),
@@ -127,6 +126,13 @@ def test_a_retry_that_has_not_ended_is_not_landed(store: MemoryObjectStore) -> N
     plan_retries(store, plan, [0], 1)
     finish_job(store, plan, 0, "", retry=1, Status="IN_PROGRESS")
     with pytest.raises(ModlakeTerminalError, match="IN_PROGRESS"):
+        land_shard(store, plan, 0, "1")
+
+
+def test_a_retry_of_which_no_job_is_recorded_is_not_passed_over(store: MemoryObjectStore) -> None:
+    plan, _ = tried(store)
+    plan_retries(store, plan, [0], 1)
+    with pytest.raises(ModlakeTerminalError, match=r"00000-r1\.jsonl asks again.*Clear the analyse task"):
         land_shard(store, plan, 0, "1")
 
 

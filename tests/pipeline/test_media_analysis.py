@@ -98,6 +98,10 @@ class Task:
             jobs_at_once=jobs_at_once,
         )
 
+    def job_id(self, shard: int) -> str:
+        _, job_id = self.memory[fingerprint(SHAS[shard], self.plan.parameters)]
+        return job_id
+
     def job_file(self, shard: int) -> dict[str, Any]:
         content: dict[str, Any] = json.loads(self.store.read(self.plan.folder.job_uri(shard)))
         return content
@@ -185,6 +189,36 @@ def test_a_submission_is_written_down_before_it_is_made(task: Task, aws: FakeRek
     recorded = json.loads(task.store.read(f"s3://work/submissions/{identity}/00.json"))
     assert recorded["ClientRequestToken"] == client_request_token(identity, 0)
     assert not task.store.exists(f"s3://work/submissions/{identity}/00.job.json")
+
+
+@pytest.mark.parametrize("passes", [1, 2], ids=["first look", "end"])
+def test_a_job_is_done_when_its_record_is_written(task: Task, passes: int) -> None:
+    attempt = task.attempt(jobs_at_once=3)
+    task.aws.script = ("IN_PROGRESS", "SUCCEEDED")
+    for _ in range(passes):
+        attempt.reconcile()
+    task.store.refused = ["jobs/00001.json"] * 2
+    progress = attempt.reconcile()
+
+    assert progress.succeeded == (0 if passes == 1 else 2)
+    # Whoever waits for jobs has it among them, and it keeps its slot.
+    assert task.job_id(1) in progress.active_job_ids
+    assert not progress.awaiting
+    assert "SlowDown" in str(attempt.trouble)
+    reconcile_to_the_end(attempt)
+    assert task.store.refused == []
+    assert [task.job_file(shard)["job"]["Status"] for shard in range(3)] == ["SUCCEEDED"] * 3
+
+
+def test_an_ended_job_that_is_taken_up_is_done_when_its_record_is_written(task: Task) -> None:
+    reconcile_to_the_end(task.attempt())
+    plan_again(task)
+    task.store.refused = ["jobs/00001.json"]
+    attempt = task.attempt()
+
+    assert attempt.reconcile().succeeded == 2
+    reconcile_to_the_end(attempt)
+    assert task.job_file(1)["job"]["Status"] == "SUCCEEDED"
 
 
 Crash = Callable[[Task], None]

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+from modlake.exceptions import ModlakeTransientError
 from modlake.pipeline.object_store import ListedObject, ObjectExistsError, ObjectNotFoundError
 from modlake.pipeline.s3_uri import split_s3_uri
 
@@ -15,10 +16,16 @@ LAST_MODIFIED = datetime(2026, 11, 21, 12, 30, 15, tzinfo=UTC)
 
 @dataclass
 class MemoryObjectStore:
-    """The ObjectStore protocol in memory; ``page_size`` is how many objects a page of a listing holds."""
+    """
+    The ObjectStore protocol in memory.
+
+    :param page_size: how many objects a page of a listing holds
+    :param refused: ends of URIs, for each of which the next write finds S3 busy
+    """
 
     objects: dict[str, bytes] = field(default_factory=dict)
     page_size: int = 1_000
+    refused: list[str] = field(default_factory=list)
 
     def list_objects(self, bucket: str, prefix: str) -> Iterator[list[ListedObject]]:
         beginning = f"s3://{bucket}/{prefix}"
@@ -34,6 +41,9 @@ class MemoryObjectStore:
 
     def write(self, uri: str, body: bytes, *, if_absent: bool = False) -> None:
         split_s3_uri(uri)
+        for end in filter(uri.endswith, self.refused):
+            self.refused.remove(end)
+            raise ModlakeTransientError(f"S3 can't write {uri} now (SlowDown). Try again later.")
         if if_absent and uri in self.objects:
             raise ObjectExistsError(f"{uri} exists. Read it instead.")
         self.objects[uri] = bytes(body)

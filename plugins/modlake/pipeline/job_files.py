@@ -59,14 +59,21 @@ def read_finished_jobs(
 
     ``retries`` is how many of these to read at most; by default as many as the plan allows.
 
-    Raises ObjectNotFoundError when the shard has no job yet, ModlakeTerminalError when one is not SUCCEEDED.
+    Raises ObjectNotFoundError when the shard has no job yet, ModlakeTerminalError when one is not SUCCEEDED,
+    or is missing although a manifest asks for it.
     """
     records = [read_finished_job(store, plan, shard)]
     for retry in range(1, (plan.image_retries if retries is None else retries) + 1):
+        manifest_uri = plan.folder.manifest_uri(shard, retry)
+        if not store.exists(manifest_uri):
+            break
         try:
             records.append(read_finished_job(store, plan, shard, retry))
-        except ObjectNotFoundError:
-            break
+        except ObjectNotFoundError as error:
+            raise ModlakeTerminalError(
+                f"{manifest_uri} asks again for images of shard {shard}, but no record tells of its job. "
+                "Clear the analyse task of its group; if this stays, the plan task of that day."
+            ) from error
     return records
 
 

@@ -402,7 +402,7 @@ class MediaAnalysisReconciler:
             self._look(analysis, job)
             return
         self._settle(analysis, submission, job_id)
-        self.jobs[analysis.name] = {"JobId": job_id, "Status": "CREATED"}
+        self.jobs[analysis.name] = _unseen(job_id)
         self._report(f"{analysis.name}: job {job_id} is {submission.request['JobName']}")
 
     def _settle(self, analysis: Analysis, submission: Submission, job_id: str) -> None:
@@ -411,12 +411,13 @@ class MediaAnalysisReconciler:
         analysis.ledger.settle(settled)
 
     def _look(self, analysis: Analysis, job: dict[str, Any]) -> None:
-        known = self.jobs.get(analysis.name)
-        self.jobs[analysis.name] = job
-        # Start's answer has a status of our own making, so the first look is news even when it agrees.
-        is_first_look = known is None or "CreationTimestamp" not in known
+        # Until what is seen is recorded, the job counts as one that nobody has looked at: so it is looked at
+        # again, and whoever waits for the end of all jobs finds every record written.
+        known = self.jobs.setdefault(analysis.name, _unseen(job["JobId"]))
+        is_first_look = "CreationTimestamp" not in known
         if is_first_look or has_ended(job):
             analysis.record(self._submissions[analysis.name], job)
+        self.jobs[analysis.name] = job
 
     def _move_on(
         self,
@@ -446,6 +447,11 @@ class MediaAnalysisReconciler:
             images_done=images_done,
             images_per_second=images_done / seconds * max(1, len(active)) if seconds else None,
         )
+
+
+def _unseen(job_id: str) -> dict[str, Any]:
+    """Return what stands for a job until it has been looked at, with a status of our own making."""
+    return {"JobId": job_id, "Status": "CREATED"}
 
 
 def duration_seconds(job: Mapping[str, Any]) -> float:
