@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from datetime import datetime, timedelta
 
 import pytest
@@ -93,3 +94,27 @@ def test_its_successor_counts_even_before_it_expires(store: MemoryObjectStore, c
     store.write(f"{URI}00001.json", b"{}")
     with pytest.raises(LeaseLostError):
         first.renew()
+
+
+def test_released_while_it_is_renewed_it_is_free_not_lost(store: MemoryObjectStore, clock: Clock) -> None:
+    first, second = lease(store, clock, "a"), lease(store, clock, "b")
+    first.take([])
+    releasing = threading.Thread(target=first.release)
+
+    def slowly(_: str) -> bool:
+        releasing.start()
+        releasing.join(0.1)
+        return False
+
+    store.exists = slowly  # type: ignore[method-assign]
+    first.renew()
+    releasing.join()
+    assert second.take([0])
+
+
+def test_renewing_what_was_released_changes_nothing(store: MemoryObjectStore, clock: Clock) -> None:
+    first, second = lease(store, clock, "a"), lease(store, clock, "b")
+    first.take([])
+    first.release()
+    first.renew()
+    assert second.take([0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 
@@ -31,6 +32,8 @@ class Lease:
         self._holder = holder
         self._now = now
         self._started_at = now()
+        self._writing = threading.Lock()
+        self._is_released = False
         self.term = -1
         self.expires_at = self._started_at
 
@@ -51,13 +54,16 @@ class Lease:
         return True
 
     def renew(self) -> None:
-        """Stay in office; raise LeaseLostError when another term has begun."""
-        if self._store.exists(self._term_uri(self.term + 1)):
-            self.expires_at = self._now()
-        self.require()
-        expires_at = self._now() + LEASE
-        self._write(expires_at)
-        self.expires_at = expires_at
+        """Stay in office, unless it was left; raise LeaseLostError when another term has begun."""
+        with self._writing:
+            if self._is_released:
+                return
+            if self._store.exists(self._term_uri(self.term + 1)):
+                self.expires_at = self._now()
+            self.require()
+            expires_at = self._now() + LEASE
+            self._write(expires_at)
+            self.expires_at = expires_at
 
     def require(self) -> None:
         """Raise LeaseLostError unless this attempt is in office."""
@@ -69,8 +75,10 @@ class Lease:
 
     def release(self) -> None:
         """Leave office, so that the next attempt need not wait."""
-        self.expires_at = self._now()
-        self._write(self.expires_at)
+        with self._writing:
+            self._is_released = True
+            self.expires_at = self._now()
+            self._write(self.expires_at)
 
     def _write(self, expires_at: datetime, *, if_absent: bool = False) -> None:
         content = {

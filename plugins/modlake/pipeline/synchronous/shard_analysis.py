@@ -128,8 +128,9 @@ class ShardAnalysis:
 
     def renew_lease(self) -> None:
         """Keep other attempts away; raise LeaseLostError when one has taken over."""
-        if self._lease is not None:
-            self._lease.renew()
+        lease = self._lease  # which another thread may release meanwhile
+        if lease is not None:
+            lease.renew()
 
     def release(self) -> None:
         """Let another attempt judge the manifest."""
