@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from datetime import date, timedelta
 from typing import Any
@@ -13,10 +13,10 @@ import pytest
 from pyiceberg.catalog import Catalog
 from pyiceberg.table import FileScanTask, Table, Transaction
 
-from modlake.lake.actions import add_intents, record_results
+from modlake.lake.actions import add_intents, read_actions, record_results
 from modlake.lake.ledger import LakeLedger
 from modlake.lake.publish import Publication, publish_day
-from modlake.lake.quarantine import quarantined_objects
+from modlake.lake.quarantine import DayQuarantine
 from modlake.lake.schemas import PUBLISHED_TABLES
 from modlake.lake.table_files import TableFiles
 from modlake.pipeline import row_index
@@ -27,7 +27,9 @@ from modlake.pipeline.reuse import ReuseMode
 from modlake.pipeline.run_folder import RunFolder
 from modlake.pipeline.set_aside import SetAside
 from modlake.pipeline.verdicts import ModelDriftError
-from modlake.policy.intents import ActionResult, Intent
+from modlake.policy.actions.journal import Journal
+from modlake.policy.enforcement_folder import EnforcementFolder
+from modlake.policy.intents import ActionResult, Intent, undo_of
 from tests.lake.conftest import Lake
 from tests.support.days import (
     DAY,
@@ -38,7 +40,7 @@ from tests.support.days import (
     land_day,
     plan_day,
 )
-from tests.support.memory_store import MemoryObjectStore
+from tests.support.memory_store import LAST_MODIFIED, MemoryObjectStore
 
 Rows = Callable[[str], list[dict[str, Any]]]
 
@@ -102,6 +104,10 @@ class Pipeline:
             labels_uris=[self.lake._copy(self.store, uri) for uri in audit.labels_uris],
         )
         return plan, publish_day(self.catalog, plan, copied)
+
+    @property
+    def quarantine(self) -> DayQuarantine:
+        return DayQuarantine(self.catalog, self.store, day=DAY, work_uri="s3://work/")
 
     def rows(self, table: str, day: date) -> list[dict[str, Any]]:
         scan = self.catalog.load_table(f"moderation.{table}").scan(f"day = '{day}'")
@@ -419,8 +425,8 @@ def test_a_deleted_image_leaves_the_day(pipeline: Pipeline) -> None:
     assert (plan.shards, pipeline.outcomes(DAY)) == ([], {"a.jpg": ("reused", "2026-11-21")})
 
 
-def quarantine(pipeline: Pipeline, name: str) -> None:
-    """What an enforcement of the day leaves: a completed action, and the object moved away."""
+def request_quarantine(pipeline: Pipeline, name: str) -> Intent:
+    """What an enforcement of the day leaves before it moves an image."""
     (row,) = [row for row in pipeline.rows("images", DAY) if row["key"].endswith(name)]
     intent = Intent(
         action_id=f"act-{name}",
@@ -429,40 +435,113 @@ def quarantine(pipeline: Pipeline, name: str) -> None:
         etag=row["etag"],
         kind="quarantine",
         target="s3://quarantine/",
-        detail={},
-        undoes=None,
-        policy="default",
-        policy_version="1",
-        rule="r",
-        verdict="block",
-        actor="modlake",
-        reason=None,
-        enforcement_id="e",
     )
     add_intents(pipeline.catalog, DAY, [intent])
-    done = ActionResult(intent.action_id, "completed", {}, "2026-11-22T03:00:00+00:00", None)
-    record_results(pipeline.catalog, DAY, [done])
-    del pipeline.store.objects[row["source_ref"]]
+    return intent
+
+
+def move(pipeline: Pipeline, intent: Intent) -> dict[str, Any]:
+    """Write down what the object is like, and take it away; return what is written down."""
+    body = pipeline.store.objects.pop(intent.source_ref)
+    origin = {"size_bytes": len(body), "last_modified": LAST_MODIFIED.isoformat()}
+    journal = Journal.of_day(pipeline.store, EnforcementFolder("s3://work/", DAY, "e"))
+    return journal.remember(intent.action_id, lambda: {"origin": origin})
+
+
+def record(pipeline: Pipeline, intent: Intent, detail: dict[str, Any]) -> None:
+    ended = "2026-11-22T03:00:00+00:00"
+    record_results(
+        pipeline.catalog, DAY, [ActionResult(intent.action_id, "completed", detail, ended, intent.undoes)]
+    )
+
+
+def quarantine(pipeline: Pipeline, name: str) -> Intent:
+    """What an enforcement of the day leaves: a completed action, and the object moved away."""
+    intent = request_quarantine(pipeline, name)
+    record(pipeline, intent, move(pipeline, intent))
+    return intent
+
+
+def take_back(pipeline: Pipeline, intent: Intent) -> None:
+    (row,) = read_actions(pipeline.catalog, action_ids=[intent.action_id]).to_pylist()
+    undo = undo_of(row, enforcement_id="undo-1", actor="ada", reason=None)
+    add_intents(pipeline.catalog, DAY, [undo])
+    record(pipeline, undo, {})
 
 
 @pytest.mark.parametrize("names", [["b.jpg"], ["c.jpg"], ["a.jpg", "b.jpg", "c.jpg"]])
-def test_images_in_quarantine_stay_in_their_day(
-    pipeline: Pipeline, catalog: Catalog, names: list[str]
-) -> None:
+def test_images_in_quarantine_stay_in_their_day(pipeline: Pipeline, names: list[str]) -> None:
     pipeline.upload("a.jpg", "b.jpg", "c.jpg")
     pipeline.run(DAY)
     labels = pipeline.rows("labels", DAY)
     for name in names:
         quarantine(pipeline, name)
-    away = quarantined_objects(catalog, DAY)
-    plan, _ = pipeline.run(DAY, quarantined=away)
+    plan, _ = pipeline.run(DAY, quarantine=pipeline.quarantine)
     assert (plan.shards, plan.listed, plan.reused, plan.ineligible) == ([], 3, 3, 0)
     assert pipeline.outcomes(DAY) == dict.fromkeys(("a.jpg", "b.jpg", "c.jpg"), ("reused", "2026-11-21"))
     kept = pipeline.rows("labels", DAY)
     assert len(kept) == len(labels)
     assert all(row | {"run_id": "run-1"} in labels for row in kept)
-    _, publication = pipeline.run(DAY, quarantined=quarantined_objects(catalog, DAY))
+    _, publication = pipeline.run(DAY, quarantine=pipeline.quarantine)
     assert not publication.changed
+
+
+def test_an_image_on_its_way_into_quarantine_stays_in_its_day(pipeline: Pipeline) -> None:
+    pipeline.upload("a.jpg", "b.jpg", "c.jpg")
+    pipeline.run(DAY)
+    intent = request_quarantine(pipeline, "b.jpg")
+    detail = move(pipeline, intent)
+    plan, _ = pipeline.run(DAY, quarantine=pipeline.quarantine)
+    assert (plan.shards, plan.listed, plan.reused, plan.ineligible) == ([], 3, 3, 0)
+    before = pipeline.rows("images", DAY)
+    record(pipeline, intent, detail)
+    _, publication = pipeline.run(DAY, quarantine=pipeline.quarantine)
+    assert not publication.changed
+    assert pipeline.rows("images", DAY) == before
+
+
+def test_an_image_that_left_its_day_while_it_lies_in_quarantine_comes_back(pipeline: Pipeline) -> None:
+    pipeline.upload("a.jpg", "b.jpg")
+    pipeline.run(DAY)
+    (known,) = [row for row in pipeline.rows("images", DAY) if row["key"].endswith("b.jpg")]
+    quarantine(pipeline, "b.jpg")
+    pipeline.run(DAY)
+    assert list(pipeline.outcomes(DAY)) == ["a.jpg"]
+    pipeline.run(DAY, quarantine=pipeline.quarantine)
+    (row,) = [row for row in pipeline.rows("images", DAY) if row["key"].endswith("b.jpg")]
+    same = ("source_ref", "bucket", "key", "size_bytes", "etag", "last_modified")
+    assert [row[name] for name in same] == [known[name] for name in same]
+
+
+def test_an_image_that_its_owner_deleted_before_it_was_moved_leaves_the_day(pipeline: Pipeline) -> None:
+    pipeline.upload("a.jpg", "b.jpg")
+    pipeline.run(DAY)
+    request_quarantine(pipeline, "b.jpg")
+    del pipeline.store.objects[f"{ALL_DAYS}b.jpg"]
+    pipeline.run(DAY, quarantine=pipeline.quarantine)
+    assert list(pipeline.outcomes(DAY)) == ["a.jpg"]
+
+
+def test_images_that_are_moved_while_their_day_is_listed_stay_in_it(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline.upload("a.jpg", "b.jpg", "c.jpg", "d.jpg")
+    pipeline.run(DAY)
+    returning, leaving = (quarantine(pipeline, name) for name in ("b.jpg", "d.jpg"))
+    take_back(pipeline, leaving)  # and its owner deletes it
+    list_objects = pipeline.store.list_objects
+
+    def moving(bucket: str, prefix: str) -> Iterator[Any]:
+        if prefix == "uploads/":
+            move(pipeline, request_quarantine(pipeline, "a.jpg"))
+        yield from list_objects(bucket, prefix)
+        if prefix == "uploads/":
+            take_back(pipeline, returning)
+            pipeline.upload("b.jpg")
+
+    monkeypatch.setattr(pipeline.store, "list_objects", moving)
+    pipeline.run(DAY, quarantine=pipeline.quarantine)
+    assert pipeline.outcomes(DAY) == dict.fromkeys(("a.jpg", "b.jpg", "c.jpg"), ("reused", "2026-11-21"))
 
 
 def test_an_image_in_quarantine_is_found_although_it_is_listed_after_all_others(
@@ -474,7 +553,7 @@ def test_an_image_in_quarantine_is_found_although_it_is_listed_after_all_others(
     pipeline.upload(*names)
     pipeline.run(DAY)
     quarantine(pipeline, "b.jpg")
-    plan, _ = pipeline.run(DAY, quarantined=quarantined_objects(catalog, DAY))
+    plan, _ = pipeline.run(DAY, quarantine=pipeline.quarantine)
     assert (plan.reused, plan.ineligible, len(plan.reused_batches)) == (6, 0, 3)
     assert pipeline.outcomes(DAY) == dict.fromkeys(names, ("reused", "2026-11-21"))
 
@@ -483,9 +562,11 @@ def test_an_image_in_quarantine_cannot_be_judged_anew(pipeline: Pipeline, catalo
     pipeline.upload("a.jpg", "b.jpg")
     pipeline.run(DAY)
     quarantine(pipeline, "b.jpg")
-    away = quarantined_objects(catalog, DAY)
     plan, _ = pipeline.run(
-        DAY, ledger=None, quarantined=away, parameters=AnalysisParameters(50.0, None, fresh="again")
+        DAY,
+        ledger=None,
+        quarantine=pipeline.quarantine,
+        parameters=AnalysisParameters(50.0, None, fresh="again"),
     )
     assert plan.ineligible_by_code == {"QUARANTINED": 1}
     assert pipeline.outcomes(DAY)["b.jpg"] == ("ineligible", None)
@@ -498,7 +579,7 @@ def test_an_image_uploaded_in_the_place_of_one_in_quarantine_is_judged(
     pipeline.run(DAY)
     quarantine(pipeline, "b.jpg")
     pipeline.upload("b.jpg", body="another one")
-    plan, _ = pipeline.run(DAY, quarantined=quarantined_objects(catalog, DAY))
+    plan, _ = pipeline.run(DAY, quarantine=pipeline.quarantine)
     assert (plan.listed, plan.eligible) == (2, 1)
     assert pipeline.outcomes(DAY)["b.jpg"] == ("judged", None)
 
@@ -513,15 +594,13 @@ def test_an_image_set_aside_later_costs_no_other_one(pipeline: Pipeline) -> None
     assert not publication.changed
 
 
-def test_an_image_in_quarantine_that_is_set_aside_has_no_judgement(
-    pipeline: Pipeline, catalog: Catalog
-) -> None:
+def test_an_image_in_quarantine_that_is_set_aside_has_no_judgement(pipeline: Pipeline) -> None:
     pipeline.upload("a.jpg", "b.jpg")
     pipeline.run(DAY)
     quarantine(pipeline, "a.jpg")
     aside = SetAside(pa.array([f"{ALL_DAYS}a.jpg"]))
     for _ in range(2):
-        pipeline.run(DAY, quarantined=quarantined_objects(catalog, DAY), set_aside=aside)
+        pipeline.run(DAY, quarantine=pipeline.quarantine, set_aside=aside)
         (row,) = [row for row in pipeline.rows("images", DAY) if row["key"].endswith("a.jpg")]
         assert (row["outcome"], row["error_code"], row["label_count"]) == ("ineligible", "SET_ASIDE", None)
         assert not [each for each in pipeline.rows("labels", DAY) if each["source_ref"] == row["source_ref"]]

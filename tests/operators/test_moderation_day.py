@@ -21,6 +21,7 @@ from pyiceberg.catalog.sql import SqlCatalog
 
 from modlake.exceptions import ModlakeTerminalError, ModlakeTransientError
 from modlake.lake.publish import Publication
+from modlake.lake.quarantine import DayQuarantine
 from modlake.operators.moderation_day import (
     AuditDayOperator,
     BuildManifestsOperator,
@@ -296,7 +297,10 @@ class TestBuildManifests:
         with (
             mock.patch("modlake.lake.catalog.open_catalog"),
             mock.patch("modlake.lake.catalog.ensure_tables"),
-            mock.patch("modlake.lake.quarantine.quarantined_objects", return_value=rows),
+            mock.patch.object(
+                DayQuarantine, "candidates", return_value=pa.array(["s3://ugc/uploads/2026-11-21/away.jpg"])
+            ),
+            mock.patch.object(DayQuarantine, "objects", return_value=rows),
         ):
             on(store, operator).execute(context)
         plan = read_plan(store, pushed(context)["plan_uri"])

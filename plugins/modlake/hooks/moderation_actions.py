@@ -416,4 +416,5 @@ def _stored(uri: str, answer: Mapping[str, Any]) -> StoredObject:
         metadata=dict(answer.get("Metadata", {})),
         # A checksum of parts ends in their number, like an ETag.
         checksums={name: value for name, value in checksums.items() if is_whole and "-" not in value},
+        last_modified=answer["LastModified"].isoformat(),
     )

@@ -2,44 +2,83 @@
 
 from __future__ import annotations
 
-from datetime import date
+import json
+from collections.abc import Mapping
+from datetime import date, datetime
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyiceberg.catalog import Catalog
 
 from modlake.lake.actions import read_actions
-from modlake.lake.filters import equal_to
-from modlake.lake.schemas import IMAGES_TABLE
 from modlake.pipeline.columns import Column
+from modlake.pipeline.object_store import ObjectStore
+from modlake.pipeline.quarantined import OBJECTS
+from modlake.pipeline.s3_uri import split_s3_uri
+from modlake.pipeline.side_by_side import side_by_side
+from modlake.policy.actions.journal import Journal
+from modlake.policy.enforcement_folder import EnforcementFolder
+from modlake.policy.intents import REQUESTED, UNDONE
 
-_COLUMNS = ("bucket", "key", "size_bytes", "etag", "last_modified")
+_READS_AT_ONCE = 16
+# Before an end is recorded the object may be away already; after its return it may not be listed yet.
+_MAY_BE_AWAY = (REQUESTED, "completed", UNDONE)
 
 
-def quarantined_objects(catalog: Catalog, day: date) -> pa.Table | None:
-    """Return the day's images that lie in quarantine as they were listed, None when there are none.
+class DayQuarantine:
+    """A day's images in quarantine, or on their way there or back, as ``actions`` and the journal tell.
 
-    Columns: bucket, key, size_bytes, etag, last_modified, in key order.
+    Fulfils :class:`modlake.pipeline.quarantined.Quarantine`.
     """
-    actions = read_actions(catalog, day=day)
-    is_away: Column = pc.and_(
-        pc.and_(
-            pc.equal(actions["kind"], pa.scalar("quarantine")),
-            pc.equal(actions["status"], pa.scalar("completed")),
-        ),
-        pc.is_null(actions["undoes"]),
-    )
-    away = actions.filter(is_away)
-    if not away.num_rows:
-        return None
-    table = catalog.load_table(IMAGES_TABLE.identifier)
-    images = table.scan(
-        equal_to("day", day.isoformat()), selected_fields=("source_ref", *_COLUMNS)
-    ).to_arrow()
-    is_wanted: Column = pc.is_in(_identity(images), value_set=_identity(away))
-    return images.filter(is_wanted).sort_by("key").select(_COLUMNS).combine_chunks()
+
+    def __init__(self, catalog: Catalog, store: ObjectStore, *, day: date, work_uri: str) -> None:
+        self._catalog = catalog
+        self._store = store
+        self._journal = Journal.of_day(store, EnforcementFolder(work_uri, day, ""))
+        self._day = day
+
+    def candidates(self) -> Column:
+        actions = read_actions(self._catalog, day=self._day)
+        may_be_away: Column = pc.and_(
+            pc.and_(
+                pc.equal(actions["kind"], pa.scalar("quarantine")),
+                pc.is_in(actions["status"], value_set=pa.array(_MAY_BE_AWAY)),
+            ),
+            pc.is_null(actions["undoes"]),
+        )
+        self._moves = actions.filter(may_be_away)
+        return self._moves["source_ref"].combine_chunks().unique()
+
+    def objects(self, unlisted: Column) -> pa.Table:
+        is_unlisted: Column = pc.is_in(self._moves["source_ref"], value_set=unlisted)
+        moves = self._moves.filter(is_unlisted).to_pylist()
+        found = [
+            _as_listed(move, origin)
+            for move, origin in zip(moves, side_by_side(self._origin, moves, _READS_AT_ONCE), strict=True)
+            if origin is not None
+        ]
+        # Of several under one name the latest is the image: moves come in the order of their requests.
+        latest = {row["key"]: row for row in found}
+        return pa.Table.from_pylist([latest[key] for key in sorted(latest)], OBJECTS)
+
+    def _origin(self, move: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        """Return the object as it was before it was moved; None when it is no image of the day any more."""
+        if move["status"] == UNDONE and not self._store.exists(move["source_ref"]):
+            return None
+        # One that began to be moved counts as away: if its owner has deleted it, the next try says ``gone``.
+        detail = json.loads(move["detail"])
+        record = detail if "origin" in detail else self._journal.recall(move["action_id"])
+        return record["origin"] if record is not None else None
 
 
-def _identity(rows: pa.Table) -> Column:
-    source_ref: Column = pc.cast(rows["source_ref"], pa.string())
-    return pc.binary_join_element_wise(source_ref, pc.cast(rows["etag"], pa.string()), pa.scalar("\n"))
+def _as_listed(move: Mapping[str, Any], origin: Mapping[str, Any]) -> dict[str, Any]:
+    bucket, key = split_s3_uri(move["source_ref"])
+    modified = origin.get("last_modified")
+    return {
+        "bucket": bucket,
+        "key": key,
+        "size_bytes": origin["size_bytes"],
+        "etag": move["etag"],
+        "last_modified": datetime.fromisoformat(modified) if modified else move["requested_at"],
+    }

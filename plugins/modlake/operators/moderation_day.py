@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.amazon.aws.operators.base_aws import AwsBaseOperator
@@ -24,10 +24,11 @@ from modlake.pipeline.engines import Engine
 from modlake.retries import never_retry_terminal_errors
 
 if TYPE_CHECKING:
-    import pyarrow as pa
     from airflow.sdk import Context
     from pyiceberg.catalog import Catalog
 
+    from modlake.lake.quarantine import DayQuarantine
+    from modlake.pipeline.object_store import ObjectStore
     from modlake.pipeline.plan import ChooseEngines
     from modlake.pipeline.reuse import JudgementLedger
 
@@ -209,7 +210,7 @@ class BuildManifestsOperator(AwsBaseOperator[S3ObjectStoreHook]):
                 set_aside=read_set_aside(
                     self.hook, values["set_aside_uri"] and fill_day(values["set_aside_uri"], day)
                 ),
-                quarantined=_quarantined(catalog, day),
+                quarantine=_quarantine(catalog, self.hook, values),
             )
         plan_uri = plan.folder.plan_uri
         summary = {
@@ -270,12 +271,14 @@ def _catalog() -> Catalog:
     return catalog
 
 
-def _quarantined(catalog: Catalog | None, day: date) -> pa.Table | None:
+def _quarantine(
+    catalog: Catalog | None, store: ObjectStore, values: Mapping[str, Any]
+) -> DayQuarantine | None:
     if catalog is None:
         return None
-    from modlake.lake.quarantine import quarantined_objects
+    from modlake.lake.quarantine import DayQuarantine
 
-    return quarantined_objects(catalog, day)
+    return DayQuarantine(catalog, store, day=values["day"], work_uri=values["work_uri"])
 
 
 def _ledger(values: Mapping[str, Any], catalog: Catalog | None) -> JudgementLedger | None:

@@ -20,7 +20,7 @@ from modlake.pipeline.manifests import manifest_body_of, read_manifest_body
 from modlake.pipeline.object_store import ObjectStore
 from modlake.pipeline.parquet import decode_parquet
 from modlake.pipeline.plan import Plan
-from modlake.pipeline.quarantined import QUARANTINED, QUARANTINED_MESSAGE
+from modlake.pipeline.quarantined import QUARANTINED, QUARANTINED_MESSAGE, Quarantine
 from modlake.pipeline.scratch import TableScratch
 from modlake.pipeline.set_aside import NOTHING, SetAside
 
@@ -75,12 +75,9 @@ class InventoryDraft:
     :func:`~modlake.pipeline.fates.write_fates` to add, when the whole listing is known.
     """
 
-    def __init__(
-        self, bucket: str, *, set_aside: SetAside = NOTHING, quarantined: pa.Table | None = None
-    ) -> None:
+    def __init__(self, bucket: str, *, set_aside: SetAside = NOTHING) -> None:
         self._bucket = bucket
         self._set_aside = set_aside
-        self._quarantined = _of_bucket(quarantined, bucket)
         self._scratch = TableScratch(_DRAFT)
         self.listed = 0
         self.ineligible_by_code: Counter[str] = Counter()
@@ -93,17 +90,26 @@ class InventoryDraft:
         """Record listed objects."""
         objects = stretch.objects
         codes, messages = find_ineligibilities(objects)
-        if self._quarantined.num_rows:
-            is_back: Column = pc.is_in(self._quarantined["key"], value_set=objects["key"])
-            is_away: Column = pc.invert(is_back)
-            self._quarantined = self._quarantined.filter(is_away)
         self._record(stretch.position, objects, codes, messages)
 
-    def add_quarantined(self) -> None:
+    def add_quarantined(self, quarantine: Quarantine) -> None:
         """Record, after all that was listed, what lies in quarantine and has no successor in its place."""
-        away = self._quarantined
+        unlisted = self._unlisted(quarantine.candidates())
+        if not len(unlisted):
+            return
+        objects = quarantine.objects(unlisted)
+        is_here: Column = pc.equal(objects["bucket"], pa.scalar(self._bucket))
+        away = objects.filter(is_here)
         codes = pa.repeat(QUARANTINED, away.num_rows)
         self._record((maxsize,), away, codes, pa.repeat(QUARANTINED_MESSAGE, away.num_rows))
+
+    def _unlisted(self, source_refs: Column) -> Column:
+        for part in self._scratch.parts(ROWS_PER_PART):
+            if not len(source_refs):
+                break
+            is_listed: Column = pc.is_in(source_refs, value_set=self._source_refs(part["key"]))
+            source_refs = source_refs.filter(pc.invert(is_listed))
+        return source_refs
 
     def _record(self, position: tuple[int, ...], objects: pa.Table, codes: Column, messages: Column) -> None:
         if not objects.num_rows:
@@ -149,13 +155,6 @@ class InventoryDraft:
             written = pc.max(part["last_modified"]).as_py()
             newest = max(filter(None, (newest, written)), default=None)
         return ListingSummary(digest.hexdigest(), span, newest)
-
-
-def _of_bucket(quarantined: pa.Table | None, bucket: str) -> pa.Table:
-    if quarantined is None:
-        return pa.table({name: pa.array([], arrow_type) for name, arrow_type in _DRAFT_COLUMNS[:-2]})
-    is_here: Column = pc.equal(quarantined["bucket"], pa.scalar(bucket))
-    return quarantined.filter(is_here)
 
 
 def read_shard_inventory(store: ObjectStore, plan: Plan, shard: int) -> pa.Table:

@@ -19,8 +19,7 @@ from modlake.pipeline.run_folder import RunFolder
 from modlake.pipeline.s3_uri import split_s3_uri
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
+    from modlake.pipeline.quarantined import Quarantine
     from modlake.pipeline.reuse import JudgementLedger, ReuseMode
     from modlake.pipeline.set_aside import SetAside
 
@@ -200,7 +199,7 @@ def build_plan(
     groups_at_once: int = 1,
     inventory_uri: str | None = None,
     set_aside: SetAside | None = None,
-    quarantined: pa.Table | None = None,
+    quarantine: Quarantine | None = None,
 ) -> Plan:
     """List a day and cut it into manifests; write these, the inventory and, last, plan.json.
 
@@ -208,8 +207,7 @@ def build_plan(
     instead of being judged, and an unchanged day is planned as it was published. ``choose_engines`` decides
     who judges; without it bulk analysis does. ``inventory_uri`` names what tells of the day's objects instead
     of a listing (:func:`~modlake.pipeline.listing.list_source`). What is ``set_aside`` is never judged.
-    ``quarantined`` objects (bucket, key, size_bytes, etag, last_modified) stay images of the day: their
-    judgements are carried over, or they are ineligible.
+    What lies in ``quarantine`` stays an image of the day: its judgement is carried over, or it is ineligible.
 
     Memory is bounded by one manifest and a batch of the inventory with its judgements; the listing waits on
     the worker's disk, some 60 bytes an object, until it is whole. The same listing and ledger give the same
@@ -226,12 +224,11 @@ def build_plan(
 
     check_source_allowed(source_uri, allowed_uris)
     folder = RunFolder(work_uri, day, run_id)
-    inventory = InventoryDraft(
-        split_s3_uri(source_uri)[0], set_aside=set_aside or NOTHING, quarantined=quarantined
-    )
+    inventory = InventoryDraft(split_s3_uri(source_uri)[0], set_aside=set_aside or NOTHING)
     for stretch in list_source(store, source_uri, report, inventory_uri):
         inventory.add(stretch)
-    inventory.add_quarantined()
+    if quarantine is not None:
+        inventory.add_quarantined(quarantine)
     listing = inventory.sum_up()
     mode = reuse or (ReuseMode.OBJECT if ledger is not None else ReuseMode.OFF)
     precedent = Precedent(parameters, image_retries)

@@ -30,7 +30,7 @@ class StoredObject:
     """One version of an object as HeadObject tells it.
 
     ``etag`` is without quotes; ``version_id`` is None in a bucket that keeps no versions; ``checksums`` are
-    those of the whole object.
+    those of the whole object. ``last_modified`` is ISO 8601.
     """
 
     uri: str
@@ -40,6 +40,7 @@ class StoredObject:
     headers: Mapping[str, str]
     metadata: Mapping[str, str]
     checksums: Mapping[str, str] = field(default_factory=dict)
+    last_modified: str | None = None
 
     @classmethod
     def from_json(cls, told: Mapping[str, Any]) -> StoredObject:

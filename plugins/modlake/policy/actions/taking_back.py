@@ -26,7 +26,7 @@ class TakingBack:
 
 @dataclass(frozen=True, slots=True)
 class UndoPlan:
-    """``skipped`` counts the actions that are not in effect, by status."""
+    """``skipped`` counts the actions that can't be in effect, by status."""
 
     days: list[TakingBack]
     skipped: dict[str, int]
@@ -40,7 +40,7 @@ def plan_undo(
     actions: Iterable[Mapping[str, Any]], *, actor: str, reason: str | None, now: datetime
 ) -> UndoPlan:
     """
-    Plan to take back those of the actions that are in effect.
+    Plan to take back those of the actions that are in effect, or may be: nobody has recorded their end.
 
     The same actions make the same enforcement, so that whoever asks again goes on with it; unless their undo
     has ended without success, then it begins anew.
@@ -57,7 +57,7 @@ def plan_undo(
         if row["undoes"] is not None:
             if row["status"] != REQUESTED:
                 vain.add(row["undoes"])
-        elif row["status"] == "completed":
+        elif row["status"] in (REQUESTED, "completed"):
             by_day.setdefault(row["day"], []).append(row)
         else:
             skipped[row["status"]] += 1
