@@ -120,6 +120,14 @@ def test_a_changed_policy_releases_behind_the_same_brake(world: World) -> None:
     assert world.plan(policy(block_at=99)).intents == {}
 
 
+def test_an_image_that_cannot_be_read_in_quarantine_stays_there(world: World) -> None:
+    world.act(world.plan())
+    lost = {"outcome": "failed", "error_code": "ERROR_INVALID_S3_OBJECT"}
+    moved = {"a.jpg": lost, "b.jpg": lost}
+    publish_labels(world.catalog, DAY, IMAGES | {"a.jpg": {}, "b.jpg": {}}, run_id="run-2", images=moved)
+    assert world.plan().intents == {}
+
+
 def test_the_brake_knows_the_history_of_other_days(world: World) -> None:
     quiet = {f"{number}.jpg": {"Explicit": 95.0 if number < 2 else 60.0} for number in range(100)}
     for number in range(1, 4):

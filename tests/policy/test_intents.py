@@ -32,7 +32,12 @@ class World:
         self.actions: list[dict[str, Any]] = []
 
     def plan(
-        self, decisions: Iterable[Decision], *policies: Policy, etag: str = "e1", image: str = "s3://ugc/a"
+        self,
+        decisions: Iterable[Decision],
+        *policies: Policy,
+        etag: str = "e1",
+        image: str = "s3://ugc/a",
+        outcome: str = "judged",
     ) -> list[Intent]:
         policies = policies or (policy(),)
         modes = {each.name: each.status for each in policies}
@@ -48,9 +53,9 @@ class World:
             }
             for name, verdict, rule in decisions
         ]
-        table = pa.Table.from_pylist(rows, VERDICTS).append_column(
-            "etag", pa.array([etag] * len(rows), pa.string())
-        )
+        table = pa.Table.from_pylist(rows, VERDICTS)
+        for name, value in (("etag", etag), ("outcome", outcome)):
+            table = table.append_column(name, pa.array([value] * len(rows), pa.string()))
         history = ActionHistory(pa.Table.from_pylist(self.actions, ACTIONS_TABLE.row_schema))
         return list(
             plan_intents(
@@ -257,7 +262,26 @@ def test_a_rule_may_have_actions_of_its_own(world: World) -> None:
 
 
 def test_images_without_an_answer_have_the_actions_of_their_verdict(world: World) -> None:
-    assert said(world.plan([("house", "review", None)])) == ["tag", "review_queue"]
+    todo = world.plan([("house", "review", None)], outcome="failed")
+    assert said(todo) == ["tag", "review_queue"]
+    assert todo[0].detail == {"labels": [], "outcome": "failed"}
+
+
+def test_a_decision_for_lack_of_an_answer_takes_no_other_back(world: World) -> None:
+    world.end(world.plan(BLOCK))
+    for outcome in ("failed", "ineligible"):
+        assert world.plan([("house", "review", None)], outcome=outcome) == []
+        assert world.plan([("house", "review", None)], policy(status="shadow"), outcome=outcome) == []
+    undos = world.plan(ALLOW, outcome="reused")
+    assert said(undos) == ["undo tag", "undo quarantine"]
+    world.request(undos[:1])
+    assert said(world.plan([("house", "review", None)], outcome="failed")) == ["undo tag"]
+
+
+def test_what_was_done_for_lack_of_an_answer_is_taken_back_as_anything_else(world: World) -> None:
+    world.end(world.plan([("house", "review", None)], outcome="failed"))
+    assert said(world.plan(ALLOW, outcome="failed")) == ["undo tag", "undo review_queue"]
+    assert said(world.plan(BLOCK)) == ["undo tag", "undo review_queue", "tag", "quarantine"]
 
 
 def test_a_failure_that_is_tried_again_makes_another_enforcement(world: World) -> None:

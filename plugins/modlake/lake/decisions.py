@@ -124,7 +124,7 @@ class DayDecisions:
         self.images = 0
 
     def batches(self) -> Iterator[pa.Table]:
-        """Yield the decisions with the images' ``etag``, some images at a time.
+        """Yield the decisions with the images' ``etag`` and ``outcome``, some images at a time.
 
         Images that were set aside are not decided.
         """
@@ -186,8 +186,10 @@ class DayDecisions:
         decisions = pa.concat_tables(tables).sort_by([("source_ref", "ascending"), ("policy", "ascending")])
         self._files.add(decisions)
         self.images += images.num_rows
-        etags = images["etag"].take(pc.index_in(decisions["source_ref"], value_set=images["source_ref"]))
-        return decisions.append_column("etag", etags)
+        row: Column = pc.index_in(decisions["source_ref"], value_set=images["source_ref"])
+        for name in ("etag", "outcome"):
+            decisions = decisions.append_column(name, images[name].take(row))
+        return decisions
 
     def _as_rows(self, verdicts: pa.Table) -> pa.Table:
         constants = {

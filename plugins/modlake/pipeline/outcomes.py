@@ -15,6 +15,10 @@ class Outcome(StrEnum):
     FAILED = "failed"
 
 
+ANSWERED = (Outcome.JUDGED, Outcome.REUSED)
+"""Outcomes of images whose labels, or lack of labels, somebody has vouched for."""
+
+
 class FailureCode(StrEnum):
     """``images.error_code`` of images that failed without a code from Rekognition."""
 

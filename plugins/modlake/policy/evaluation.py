@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from modlake.pipeline.columns import Column
-from modlake.pipeline.outcomes import Outcome
+from modlake.pipeline.outcomes import ANSWERED
 from modlake.policy.conditions import LabelledImages, row_numbers
 from modlake.policy.policy import Policy
 
@@ -46,8 +46,7 @@ def evaluate(policy: Policy, images: pa.Table, labels: pa.Table) -> pa.Table:
     """
     asked = LabelledImages(images, labels)
     rows = images.num_rows
-    answered = pa.array([Outcome.JUDGED.value, Outcome.REUSED.value])
-    is_judged = pc.is_in(images["outcome"].combine_chunks(), value_set=answered)
+    is_judged = pc.is_in(images["outcome"].combine_chunks(), value_set=pa.array(ANSWERED))
     rules = policy.by_precedence
     is_open = is_judged
     decided_by: Column = pa.repeat(pa.scalar(len(rules), pa.int32()), rows)

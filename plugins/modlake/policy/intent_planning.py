@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import pyarrow.compute as pc
 
 from modlake.exceptions import ModlakeTerminalError
 from modlake.pipeline.columns import Column
+from modlake.pipeline.outcomes import ANSWERED
 from modlake.policy.intents import (
     MODLAKE,
     REQUESTED,
@@ -82,6 +84,11 @@ class _ImageHistory:
         return undo["status"] if undo else None
 
     @property
+    def is_without_answer(self) -> bool:
+        """Tell whether nothing that may be in effect rests on an answer."""
+        return all("outcome" in json.loads(row["detail"]) for row in self.open)
+
+    @property
     def undone_by_people(self) -> set[str]:
         """The kinds that a person has taken back, or is about to."""
         return {
@@ -137,9 +144,11 @@ def plan_intents(
 
     Of several live policies those with the most severe verdict have their actions done. What was done before
     and is not asked for any more is taken back. What a person has taken back is not done again, as long as
-    the image is the same.
+    the image is the same. A decision for lack of an answer takes back only what was done for lack of one: an
+    image that lies in quarantine can't be read, and isn't allowed thereby.
 
-    :param decisions: rows of ``decisions`` and the images' ``etag``; an image that isn't among them is let be
+    :param decisions: rows of ``decisions`` and the images' ``etag`` and ``outcome``; an image that isn't
+        among them is let be
     """
     planner = _Planner(policies, targets, day, enforcement_id)
     is_live: Column = pc.equal(decisions["mode"], pa.scalar("live"))
@@ -147,13 +156,17 @@ def plan_intents(
     decided = _of_images(live, planner.acted_on(live), history.source_refs).to_pylist()
     # Also an image without a live decision may have a history: no policy is live any more.
     known = _of_images(decisions, history.source_refs)
-    by_image: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for row in known.select(["source_ref", "etag"]).to_pylist():
-        by_image.setdefault((row["source_ref"], row["etag"]), [])
+    by_image: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
+    for row in known.select(["source_ref", "etag", "outcome"]).to_pylist():
+        by_image.setdefault((row["source_ref"], row["etag"], row["outcome"]), [])
     for row in decided:
-        by_image.setdefault((row["source_ref"], row["etag"]), []).append(row)
-    for (source_ref, etag), rows in sorted(by_image.items()):
-        yield from planner.plan(rows, history.of(source_ref, etag))
+        by_image.setdefault((row["source_ref"], row["etag"], row["outcome"]), []).append(row)
+    for (source_ref, etag, outcome), rows in sorted(by_image.items()):
+        so_far = history.of(source_ref, etag)
+        if outcome in ANSWERED or so_far.is_without_answer:
+            yield from planner.plan(rows, so_far)
+        else:
+            yield from planner.finish(so_far)
 
 
 class _Planner:
@@ -182,13 +195,19 @@ class _Planner:
             if undo_status == REQUESTED or (not is_wanted and undo_status in (None, "failed")):
                 superseded.append(row)
         verdicts = ", ".join(sorted({row["verdict"] for row in rows})) or "no verdict"
-        for row in superseded:
-            yield undo_of(
-                row, enforcement_id=self._enforcement_id, actor=MODLAKE, reason=f"Released: {verdicts} now"
-            )
+        yield from self._undo(superseded, f"Released: {verdicts} now")
         for (kind, target), row in wanted.items():
             if kind not in history.undone_by_people:
                 yield from self._do(kind, target, row, history, superseded)
+
+    def finish(self, history: _ImageHistory) -> Iterator[Intent]:
+        """Yield the undos that began, and nothing else."""
+        begun = [row for row in history.open if history.undo_status(row) == REQUESTED]
+        yield from self._undo(begun, "Released: it began before")
+
+    def _undo(self, rows: Iterable[Mapping[str, Any]], reason: str) -> Iterator[Intent]:
+        for row in rows:
+            yield undo_of(row, enforcement_id=self._enforcement_id, actor=MODLAKE, reason=reason)
 
     def _do(
         self,
@@ -204,6 +223,7 @@ class _Planner:
         # One that failed, or that nobody knows the end of, is tried again under its own name.
         if any(each["status"] not in (REQUESTED, "failed") for each in current):
             return
+        is_answered = row["outcome"] in ANSWERED
         yield Intent(
             action_id=action_id(self._day, row["source_ref"], row["etag"], kind, target, len(ended)),
             day=self._day,
@@ -212,7 +232,7 @@ class _Planner:
             kind=kind,
             target=target,
             enforcement_id=self._enforcement_id,
-            detail={"labels": row["reasons"]},
+            detail={"labels": row["reasons"]} | ({} if is_answered else {"outcome": row["outcome"]}),
             policy=row["policy"],
             policy_version=row["policy_version"],
             rule=row["rule"],

@@ -24,9 +24,9 @@ _DIGITS = 24
 class Intent:
     """One action that is to be carried out, or taken back when ``undoes`` names one.
 
-    ``detail`` has the ``labels`` that led to the decision. That of an undo has, as ``original``, the detail
-    of the action that it takes back; of this one are policy, rule and verdict, too. ``decided_at`` is
-    ISO 8601, and the same for every try of the intent.
+    ``detail`` has the ``labels`` that led to the decision, and the image's ``outcome`` when it had no answer.
+    That of an undo has, as ``original``, the detail of the action that it takes back; of this one are policy,
+    rule and verdict, too. ``decided_at`` is ISO 8601, and the same for every try of the intent.
     """
 
     action_id: str
