@@ -264,6 +264,24 @@ def test_whoever_claims_second_gives_way(aws: FakeRekognition) -> None:
     assert Claim(scene.store, scene.plan, scene.plan.shards[1]).take_for_single_calls(0) is Engine.SYNC
 
 
+def test_what_single_calls_took_while_it_waited_for_a_slot_is_not_started(aws: FakeRekognition) -> None:
+    scene = Scene(aws, images=1)
+    analysis = analysis_of(scene.store, scene.plan, scene.plan.shards[0], NoMemory())
+    waiting = MediaAnalysisReconciler(
+        RekognitionHook(aws_conn_id="elsewhere"), [analysis], report=lambda _: None
+    )
+    aws.faults["StartMediaAnalysisJob"] = ["LimitExceededException"] * 3
+    waiting.reconcile()
+    assert waiting.is_refused
+    aws.faults["StartMediaAnalysisJob"] = [DENIED] * 20
+    scene.judge(Engine.BULK)
+    assert (scene.owners, scene.by_sync) == (["sync"], [0])
+    aws.faults.clear()
+    with pytest.raises(JudgedSynchronouslyError):
+        waiting.reconcile()
+    assert aws.started == []
+
+
 def test_a_kms_key_is_not_dropped_for_single_calls(aws: FakeRekognition) -> None:
     scene = Scene(aws)
     plan = replace(scene.plan, parameters=replace(scene.plan.parameters, kms_key_id="alias/modlake"))

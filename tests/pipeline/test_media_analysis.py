@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -219,6 +220,30 @@ def test_an_ended_job_that_is_taken_up_is_done_when_its_record_is_written(task: 
     assert attempt.reconcile().succeeded == 2
     reconcile_to_the_end(attempt)
     assert task.job_file(1)["job"]["Status"] == "SUCCEEDED"
+
+
+def test_a_job_is_done_when_its_id_is_written_down(task: Task, aws: FakeRekognition) -> None:
+    task.store.refused = ["/00.job.json"] * 2
+    attempt = task.attempt(jobs_at_once=2)
+    progress = attempt.reconcile()
+
+    # It has its slot, and whoever carries on may not rely on its id.
+    assert len(aws.started) == len(progress.active_job_ids) == 2
+    assert progress.awaiting == ("shard 00000", "shard 00001", "shard 00002")
+    assert attempt.submitted == {}
+    reconcile_to_the_end(attempt)
+    assert sum(uri.endswith("/00.job.json") for uri in task.store.objects) == 3
+    assert len(attempt.submitted) == 3
+
+
+def test_the_id_of_a_job_found_by_its_name_is_written_down_too(task: Task, aws: FakeRekognition) -> None:
+    task.attempt().reconcile()
+    forget_job_ids(task)
+    task.store.refused = ["/00.job.json"] * 4
+    reconcile_to_the_end(task.attempt())
+
+    assert sum(uri.endswith("/00.job.json") for uri in task.store.objects) == 3
+    assert len(aws.started) == 3
 
 
 Crash = Callable[[Task], None]
@@ -604,6 +629,48 @@ def test_what_was_claimed_but_not_started_is_looked_for_again(aws: FakeRekogniti
     reconcile_to_the_end(waiting)
 
     assert len(aws.started) == 3
+
+
+def test_what_another_run_has_started_meanwhile_is_not_started_again(
+    aws: FakeRekognition, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither name nor token tell of it any more, the record does."""
+    store = MemoryObjectStore()
+    one, other = Task(aws, store), Task(aws, store)
+    aws.slots = 0
+    waiting = one.attempt()
+    waiting.reconcile()
+    aws.slots = 20
+    other.attempt().reconcile()
+    aws.forgets_tokens = True
+    monkeypatch.setattr(aws, "find_media_analysis_job", lambda name, *, max_pages: None)
+    reconcile_to_the_end(waiting)
+
+    assert len(aws.started) == 3
+
+
+def test_a_later_generation_that_waited_for_its_slot_is_started(task: Task, aws: FakeRekognition) -> None:
+    """The task remembers the job before it."""
+    task.plan = of_many_shards(task.plan, 1)
+    aws.scripts = [("FAILED:THROTTLED",)]
+    attempt = task.attempt()
+    attempt.reconcile()
+    aws.slots = 0
+    attempt.reconcile()
+    aws.slots = 1
+    reconcile_to_the_end(attempt)
+
+    assert [request["JobName"][-3:] for request in aws.started] == ["-g0", "-g1"]
+
+
+def test_waiting_for_a_slot_reads_one_record_a_pass(task: Task, aws: FakeRekognition) -> None:
+    aws.slots = 0
+    attempt = task.attempt()
+    attempt.reconcile()
+    attempt.reconcile()
+    with mock.patch.object(task.store, "list_objects", wraps=task.store.list_objects) as listed:
+        attempt.reconcile()
+    assert listed.call_count == 1
 
 
 def test_an_attempt_that_lags_behind_takes_no_end_back(task: Task, aws: FakeRekognition) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import date
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -62,6 +63,27 @@ def test_the_latest_generation_counts(store: MemoryObjectStore) -> None:
 
     assert ledger(store).latest() == Submission(12, request("g12"))
     assert ledger(store).claim(11, request("again")) == Submission(11, request("g11"), job_id="job-11")
+
+
+def test_a_submission_is_current_until_others_go_on_from_it(store: MemoryObjectStore) -> None:
+    ours, others = ledger(store), ledger(store)
+    claimed = ours.claim(1, request("g1"))
+    assert ours.current(claimed) is claimed
+
+    others.settle(replace(claimed, job_id="job-1"))
+    assert ours.current(claimed) == Submission(1, request("g1"), job_id="job-1")
+    others.claim(2, request("g2"))
+    assert ours.current(claimed) == Submission(2, request("g2"))
+
+
+def test_what_a_task_remembers_of_a_submission_is_not_taken_for_the_current_one(
+    store: MemoryObjectStore,
+) -> None:
+    memory = mock.Mock(recall=lambda fingerprint: (0, "job-0"))
+    ours = StoredSubmissionLedger(store, "s3://work/modlake", "f" * 64, memory)
+    ours.settle(replace(ours.claim(0, request("g0")), job_id="job-0"))
+    claimed = ours.claim(1, request("g1"))
+    assert ours.current(claimed) is claimed
 
 
 def test_the_records_lie_at_the_work_root(store: MemoryObjectStore) -> None:

@@ -186,7 +186,7 @@ class Progress:
     """
     Where a group of analyses stands.
 
-    :param awaiting: names of the analyses that have no job yet
+    :param awaiting: names of the analyses that have no job yet, or whose job could not be written down yet
     :param images_per_second: of all running jobs, judging by the ended ones; None before one has ended
     """
 
@@ -250,6 +250,7 @@ class MediaAnalysisReconciler:
         self._report = report
         self._jobs_at_once = jobs_at_once
         self._submissions: dict[str, Submission] = {}
+        self._unsettled: set[str] = set()
         self._searched: set[str] = set()
         self._unsubmitted: set[str] = set()
         self._newest: dict[str, dict[str, Any]] | None = None
@@ -288,11 +289,14 @@ class MediaAnalysisReconciler:
 
     @property
     def submitted(self) -> dict[str, tuple[int, str]]:
-        """Generation and job id of what was started, by fingerprint."""
+        """Generation and job id of what was started and is written down, by fingerprint."""
         found: dict[str, tuple[int, str]] = {}
         for analysis in self._analyses:
             submission = self._submissions.get(analysis.name)
-            if submission is not None and submission.job_id is not None:
+            # What is not has to be found, and written down, by whoever carries on.
+            if submission is None or analysis.name in self._unsettled:
+                continue
+            if submission.job_id is not None:
                 found[analysis.fingerprint] = (submission.generation, submission.job_id)
         return found
 
@@ -313,15 +317,18 @@ class MediaAnalysisReconciler:
         return self._jobs_at_once is not None and len(self.active_job_ids) >= self._jobs_at_once
 
     def _advance(self, analysis: Analysis) -> None:
+        if analysis.name in self._unsettled:
+            self._write_down(analysis)
         submission = self._submission_of(analysis)
         while submission is not None:
             if submission.job_id is None and self._is_full and analysis.name in self._searched:
                 return
             job = self._existing_job(analysis, submission)
             if job is None:
-                if not self._is_full:
-                    self._start(analysis, submission)
-                return
+                if self._is_full:
+                    return
+                submission = self._start(analysis, submission)
+                continue
             self._look(analysis, job)
             if not has_ended(job) or job["Status"] == SUCCEEDED:
                 self.first_generations.setdefault(analysis.fingerprint, submission.generation)
@@ -381,15 +388,21 @@ class MediaAnalysisReconciler:
             return None
         job = self._api.find_media_analysis_job(name, max_pages=NAME_SEARCH_PAGES)
         if job is not None:
-            self._settle(analysis, submission, job["JobId"])
             self._report(f"{analysis.name}: found job {job['JobId']} by its name {name}")
+            self._settle(analysis, submission, job["JobId"])
         return job
 
-    def _start(self, analysis: Analysis, submission: Submission) -> None:
+    def _start(self, analysis: Analysis, submission: Submission) -> Submission | None:
+        """Start a job, unless others have gone on from the submission meanwhile: then return theirs."""
         # This attempt answers for what it starts, also when the first look finds it FAILED.
         self.first_generations.setdefault(analysis.fingerprint, submission.generation)
         if self._refusal is not None:
             raise self._refusal
+        # It may have waited for hours, in which another run was denied its Start and took to single calls.
+        current = submission if submission.is_new else analysis.ledger.current(submission)
+        if current is not submission:
+            self._submissions[analysis.name] = require_bulk(current, analysis.name)
+            return current
         try:
             job_id = self._api.start_media_analysis_job(**submission.request)
         except NoJobSlotError as refusal:
@@ -400,15 +413,21 @@ class MediaAnalysisReconciler:
             if job is None:
                 raise
             self._look(analysis, job)
-            return
-        self._settle(analysis, submission, job_id)
-        self.jobs[analysis.name] = _unseen(job_id)
+            return None
         self._report(f"{analysis.name}: job {job_id} is {submission.request['JobName']}")
+        self._settle(analysis, submission, job_id)
+        return None
 
     def _settle(self, analysis: Analysis, submission: Submission, job_id: str) -> None:
-        settled = replace(submission, job_id=job_id, is_new=False)
-        self._submissions[analysis.name] = settled
-        analysis.ledger.settle(settled)
+        self._submissions[analysis.name] = replace(submission, job_id=job_id, is_new=False)
+        # It runs and has its slot, whether or not that can be written down now.
+        self.jobs[analysis.name] = _unseen(job_id)
+        self._unsettled.add(analysis.name)
+        self._write_down(analysis)
+
+    def _write_down(self, analysis: Analysis) -> None:
+        analysis.ledger.settle(self._submissions[analysis.name])
+        self._unsettled.remove(analysis.name)
 
     def _look(self, analysis: Analysis, job: dict[str, Any]) -> None:
         # Until what is seen is recorded, the job counts as one that nobody has looked at: so it is looked at
@@ -442,7 +461,11 @@ class MediaAnalysisReconciler:
             jobs=len(self._analyses),
             succeeded=len(done),
             active_job_ids=active,
-            awaiting=tuple(each.name for each in self._analyses if each.name not in self.jobs),
+            awaiting=tuple(
+                each.name
+                for each in self._analyses
+                if each.name not in self.jobs or each.name in self._unsettled
+            ),
             image_count=sum(analysis.image_count or 0 for analysis in self._analyses),
             images_done=images_done,
             images_per_second=images_done / seconds * max(1, len(active)) if seconds else None,

@@ -90,6 +90,10 @@ class SubmissionLedger(Protocol):
         """Return the submission of the highest generation, None when there is none."""
         ...
 
+    def current(self, submission: Submission) -> Submission:
+        """Return the submission, unless others have started a job for it or submitted another since."""
+        ...
+
     def claim(self, generation: int, request: dict[str, Any]) -> Submission:
         """Write a submission down before it is made. The first writer wins: others get its request."""
         ...
@@ -112,6 +116,9 @@ class MemorySubmissionLedger:
     def latest(self) -> Submission | None:
         known = self._memory.recall(self._fingerprint)
         return None if known is None else Submission(known[0], self._request_for(known[0]), job_id=known[1])
+
+    def current(self, submission: Submission) -> Submission:
+        return submission
 
     def claim(self, generation: int, request: dict[str, Any]) -> Submission:
         # Never new: another run may have submitted the same analysis.
@@ -140,12 +147,16 @@ class StoredSubmissionLedger:
         if known is not None:
             generation, job_id = known
             return Submission(generation, self._read(f"{generation:02d}.json"), job_id=job_id)
-        bucket, prefix = split_s3_uri(self._uri)
-        names = [
-            each.key[len(prefix) :] for page in self._store.list_objects(bucket, prefix) for each in page
-        ]
-        generations = [int(name[:2]) for name in names if not name.endswith(".job.json")]
+        generations = _generations(self._names())
         return self._recorded(max(generations)) if generations else None
+
+    def current(self, submission: Submission) -> Submission:
+        # Not from the task's memory, which knows less than it has claimed since.
+        names = self._names()
+        newest = max(_generations(names), default=submission.generation)
+        if newest > submission.generation or f"{submission.generation:02d}.job.json" in names:
+            return self._recorded(newest)
+        return submission
 
     def claim(self, generation: int, request: dict[str, Any]) -> Submission:
         try:
@@ -158,6 +169,11 @@ class StoredSubmissionLedger:
         assert submission.job_id is not None
         self._write(f"{submission.generation:02d}.job.json", {"job_id": submission.job_id})
         self._memory.remember(self._fingerprint, submission.generation, submission.job_id)
+
+    def _names(self) -> list[str]:
+        bucket, prefix = split_s3_uri(self._uri)
+        pages = self._store.list_objects(bucket, prefix)
+        return [each.key[len(prefix) :] for page in pages for each in page]
 
     def _recorded(self, generation: int) -> Submission:
         try:
@@ -172,6 +188,10 @@ class StoredSubmissionLedger:
 
     def _write(self, name: str, content: dict[str, Any], *, if_absent: bool = False) -> None:
         self._store.write(self._uri + name, json.dumps(content, indent=1).encode(), if_absent=if_absent)
+
+
+def _generations(names: list[str]) -> list[int]:
+    return [int(name[:2]) for name in names if not name.endswith(".job.json")]
 
 
 def start_request(plan: Plan, shard: Shard, fingerprint: str, generation: int) -> dict[str, Any]:
