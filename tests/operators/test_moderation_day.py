@@ -286,6 +286,17 @@ class TestBuildManifests:
         with pytest.raises(ModlakeTerminalError, match=r"2026-11-21\.jsonl does not exist"):
             on(store, operator).execute(context)
 
+    def test_single_calls_with_a_kms_key_are_refused_before_anything_is_listed(
+        self, context: dict[str, Any]
+    ) -> None:
+        operator = BuildManifestsOperator(
+            task_id="plan", **PLAN_ARGUMENTS, engine="sync", kms_key_id="alias/modlake"
+        )
+        operator.__dict__["hook"] = untouched = mock.Mock()
+        with pytest.raises(ModlakeTerminalError, match=r"kms_key_id.*engine=bulk"):
+            operator.execute(context)
+        assert untouched.mock_calls == []
+
     def test_a_fresh_run_keeps_what_lies_in_quarantine(
         self, store: MemoryObjectStore, context: dict[str, Any], monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -10,6 +10,7 @@ from unittest import mock
 
 import pytest
 
+from modlake.exceptions import ModlakeTerminalError
 from modlake.hooks.rekognition import (
     BulkAnalysisDeniedError,
     RekognitionHook,
@@ -280,6 +281,20 @@ def test_what_single_calls_took_while_it_waited_for_a_slot_is_not_started(aws: F
     with pytest.raises(JudgedSynchronouslyError):
         waiting.reconcile()
     assert aws.started == []
+
+
+def test_with_a_kms_key_single_calls_take_nothing(aws: FakeRekognition) -> None:
+    """Or a later run by jobs, which do take the key, would find every shard taken."""
+    scene = Scene(aws, "sync")
+    scene.plan = replace(scene.plan, parameters=replace(scene.plan.parameters, kms_key_id="alias/modlake"))
+    with pytest.raises(ModlakeTerminalError, match=r"kms_key_id.*engine=bulk"):
+        scene.judge(Engine.SYNC)
+    assert (scene.owners, scene.by_sync) == (["nobody"] * 3, [])
+    scene.judge(Engine.BULK)
+    assert {request["KmsKeyId"] for request in aws.started} == {"alias/modlake"}
+    # What jobs have is awaited all the same.
+    scene.judge(Engine.SYNC)
+    assert (len(aws.started), scene.by_sync) == (3, [])
 
 
 def test_a_kms_key_is_not_dropped_for_single_calls(aws: FakeRekognition) -> None:

@@ -17,7 +17,12 @@ from modlake.exceptions import ModlakeTerminalError
 from modlake.hooks.object_store import S3ObjectStoreHook
 from modlake.hooks.rekognition import RekognitionHook
 from modlake.lake.storage import storage_errors_explained
-from modlake.operators.plan_values import PLAN_VALUES, InvalidValueError, is_known_later
+from modlake.operators.plan_values import (
+    PLAN_VALUES,
+    InvalidValueError,
+    check_key_of_engine,
+    is_known_later,
+)
 from modlake.pipeline.adapter import check_adapter
 from modlake.pipeline.day import fill_day
 from modlake.pipeline.engines import Engine
@@ -54,7 +59,7 @@ class BuildManifestsOperator(AwsBaseOperator[S3ObjectStoreHook]):
     :param min_confidence: labels below it are not asked for, 0..100 (templated)
     :param adapter_arn: the custom moderation adapter to judge with; one that has expired is refused
         (templated)
-    :param kms_key_id: the KMS key that encrypts the results (templated)
+    :param kms_key_id: the KMS key that encrypts the results of media analysis jobs (templated)
     :param price_per_image_usd: what judging an image costs, for the estimate (templated)
     :param max_cost_usd: refuse a day that is estimated to cost more (templated)
     :param fresh: analyse, and pay for, images anew that were judged before (templated)
@@ -171,6 +176,7 @@ class BuildManifestsOperator(AwsBaseOperator[S3ObjectStoreHook]):
         from modlake.pipeline.set_aside import read_set_aside
 
         values = {field: self._read(field) for field in PLAN_VALUES}
+        check_key_of_engine(values["engine"], values["kms_key_id"])
         day = values["day"]
         if values["adapter_arn"] is not None:
             adapters = RekognitionHook(**self._hook_parameters)

@@ -137,6 +137,16 @@ def _switch(value: bool | str) -> bool:
     return str(value).lower() == "true"
 
 
+def check_key_of_engine(engine: EngineChoice | None, kms_key_id: str | None) -> None:
+    """Raise InvalidValueError for single calls that should use a KMS key: no member of theirs takes one."""
+    if engine is EngineChoice.SYNC and kms_key_id is not None:
+        raise InvalidValueError(
+            f"engine is sync, and only media analysis jobs take kms_key_id ({kms_key_id}). Nothing was "
+            "submitted. Write engine=bulk, or set the key as the default encryption of the work bucket and "
+            "leave kms_key_id out."
+        )
+
+
 PLAN_VALUES: dict[str, Callable[[Any], Any]] = {
     "day": parse_day,
     "source_uri": _day_uri,

@@ -89,7 +89,18 @@ class Claim:
         return self.ledger.latest()
 
     def take_for_single_calls(self, generation: int) -> Engine:
-        """Take a shard that nobody has, or whose last submission came to nothing; return who has it then."""
+        """
+        Take a shard that nobody has, or whose last submission came to nothing; return who has it then.
+
+        :raises ModlakeTerminalError: the plan has a KMS key, with which single calls could judge nothing
+        """
+        key = self._plan.parameters.kms_key_id
+        if key is not None:
+            raise ModlakeTerminalError(
+                f"Only media analysis jobs take a kms_key_id ({key}), so single calls take nothing of the "
+                f"plan of {self._plan.day}. Plan the day with engine=bulk; or set the key as the default "
+                "encryption of the work bucket, and plan the day without it."
+            )
         return engine_of(self.ledger.claim(generation, self._request(generation)))
 
     def settle(self, submission: Submission, job_id: str) -> None:
