@@ -13,19 +13,26 @@ from airflow.sdk import RetryAction
 from botocore.exceptions import (
     ClientError,
     ConnectionClosedError,
+    CredentialRetrievalError,
+    HTTPClientError,
     NoCredentialsError,
+    ProxyConnectionError,
     ReadTimeoutError,
+    SSLError,
 )
+from botocore.parsers import ResponseParserError
 
 from modlake.exceptions import ModlakeTerminalError, ModlakeTransientError
 from modlake.hooks.rekognition import RekognitionTerminalError, RekognitionTransientError
 from modlake.operators.rekognition_synchronous import (
+    _THROTTLED,
     AsyncDetection,
     DetectModerationLabelsOperator,
     SynchronousJudge,
     detection_error,
     paced_client,
 )
+from modlake.pipeline.outcomes import is_worth_a_retry
 from modlake.pipeline.plan import Plan
 from modlake.pipeline.synchronous.detection import ImageFailedError, NoAnswerError, ThrottledError
 from tests.support.days import PROJECT_VERSION, plan_day
@@ -179,10 +186,24 @@ class TestErrors:
             ConnectionClosedError(endpoint_url="x"),
             ReadTimeoutError(endpoint_url="x"),
             ConnectionResetError(),
+            refusal("503", 503, message=""),
+            HTTPClientError(error="x"),
+            SSLError(endpoint_url="x", error="y"),
+            ProxyConnectionError(proxy_url="x"),
+            CredentialRetrievalError(provider="x", error_msg="y"),
+            ResponseParserError("<html>"),
         ],
     )
     def test_no_answer(self, error: Exception) -> None:
-        assert isinstance(detection_error(error, IMAGE), NoAnswerError)
+        failure = detection_error(error, IMAGE)
+        assert isinstance(failure, NoAnswerError)
+        assert is_worth_a_retry(failure.code)
+        code = error.response["Error"]["Code"] if isinstance(error, ClientError) else type(error).__name__
+        assert code in str(failure)
+
+    @pytest.mark.parametrize("code", sorted(_THROTTLED))
+    def test_a_throttled_image_is_worth_a_retry(self, code: str) -> None:
+        assert is_worth_a_retry(code)
 
     @pytest.mark.parametrize(
         "error",

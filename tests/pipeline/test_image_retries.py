@@ -59,6 +59,17 @@ def test_what_got_no_answer_is_asked_for_again(store: MemoryObjectStore) -> None
     assert plan_retries(store, plan, [0], 2) == []
 
 
+@pytest.mark.parametrize(("out_of_reach", "asked"), [(1, 0), (2, 2)])
+def test_images_out_of_reach_are_asked_for_again_when_they_are_many(
+    store: MemoryObjectStore, out_of_reach: int, asked: int
+) -> None:
+    plan = plan_day(store, image_retries=1)
+    refs = read_manifest(store, plan.shards[0])
+    errors = [{"source-ref": ref, "code": "ERROR_INVALID_S3_OBJECT"} for ref in refs[:out_of_reach]]
+    finish_job(store, plan, 0, "\n".join(map(answer_line, refs[out_of_reach:])), errors)
+    assert sum(retry.image_count for retry in plan_retries(store, plan, [0], 1)) == asked
+
+
 def test_a_rerun_of_the_day_finds_the_same_retry(store: MemoryObjectStore) -> None:
     identities = []
     for run_id in ("first", "second"):

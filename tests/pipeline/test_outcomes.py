@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from modlake.pipeline.outcomes import FailureCode, is_worth_a_retry
+from modlake.pipeline.outcomes import FailureCode, is_worth_a_retry, unanswered_codes
 
 
 @pytest.mark.parametrize(
@@ -52,3 +52,14 @@ def test_answers_and_codes_that_nobody_knows(code: str) -> None:
 
 def test_codes_of_ours_are_decided_on() -> None:
     assert {code for code in FailureCode if is_worth_a_retry(code)} == {"NO_ANSWER", "UNACCOUNTED"}
+
+
+@pytest.mark.parametrize(
+    ("out_of_reach", "images", "is_lost"),
+    [(1, 1, False), (1, 3, False), (2, 3, True), (3, 3, True), (10, 100, False), (11, 100, True)],
+)
+def test_many_images_out_of_reach_were_not_deleted(out_of_reach: int, images: int, is_lost: bool) -> None:
+    codes = {"InvalidS3ObjectException": out_of_reach - 1, "ERROR_ACCESS_DENIED": 1}
+    expected = set(codes) if is_lost else set()
+    assert unanswered_codes(codes | {"INVALID_IMAGE": 50}, images) == expected
+    assert unanswered_codes(codes | {"THROTTLED": 1}, images) == expected | {"THROTTLED"}

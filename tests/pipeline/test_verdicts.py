@@ -123,6 +123,16 @@ def test_passing_trouble_of_single_images_leaves_a_day_incomplete(store: MemoryO
         audit_day(store, plan, land_day(store, plan), "1")
 
 
+@pytest.mark.parametrize("code", ["ERROR_ACCESS_DENIED", "ERROR_INVALID_S3_OBJECT"])
+def test_a_day_that_jobs_could_not_read_is_incomplete(store: MemoryObjectStore, code: str) -> None:
+    plan = plan_day(store)
+    _fail_all(store, plan, code)
+    with pytest.raises(IncompleteDayError, match=f"4 {code}.*Rekognition can read them"):
+        audit_day(store, plan, land_day(store, plan), "1")
+    listed = store.read("s3://work/runs/day=2026-11-21/run-1/incomplete/00000.jsonl").splitlines()
+    assert len(listed) == 4
+
+
 def _fail_all(store: MemoryObjectStore, plan: Plan, code: str) -> None:
     errors = [{"line-number": number, "code": code} for number in range(1, 5)]
     finish_job(store, plan, 0, "", errors)

@@ -79,10 +79,10 @@ class DetectModerationLabelsOperator(AwsBaseOperator[RekognitionHook]):
     once share the work, a manifest each.
 
     Images that Rekognition refuses, or fails to answer for after ten attempts, end in the summary with their
-    code. Those that passing trouble left without an answer are asked for again, as often as the plan's
-    ``image_retries`` allow; all that are not to blame, by the next run. What concerns every image fails the
-    task. A shard that was submitted as a media analysis job before is awaited, for 24 hours at most in an
-    attempt, not judged a second time.
+    code, NO_ANSWER in the second case. Those that passing trouble left without an answer are asked for again,
+    as often as the plan's ``image_retries`` allow, and so are those out of reach when they are many; all that
+    are not to blame, by the next run. What concerns every image fails the task. A shard that was submitted as
+    a media analysis job before is awaited, for 24 hours at most in an attempt, not judged a second time.
 
     Returns the group. For readable map indexes set
     ``map_index_template="shards {{ task.manifest_group['shards'] | join(', ') }}"``.
@@ -326,7 +326,7 @@ def detection_error(error: Exception, source_ref: str) -> ModlakeError:
         typed = typed_error(error, "DetectModerationLabels", source_ref)
         if not isinstance(typed, RekognitionTransientError):
             return typed
-    return NoAnswerError(f"DetectModerationLabels got no answer: {error!r}", code=type(error).__name__)
+    return NoAnswerError(f"DetectModerationLabels got no answer: {error!r}")
 
 
 def _refusal(error: ClientError, source_ref: str) -> ModlakeError:
@@ -337,7 +337,7 @@ def _refusal(error: ClientError, source_ref: str) -> ModlakeError:
     if code in _IMAGE_AT_FAULT | _IMAGE_OUT_OF_REACH:
         return ImageFailedError(said, code=code, is_final=code in _IMAGE_AT_FAULT)
     if error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0) >= 500:
-        return NoAnswerError(said, code=code)
+        return NoAnswerError(f"DetectModerationLabels failed: {code} ({said})")
     return typed_error(error, "DetectModerationLabels", source_ref)
 
 

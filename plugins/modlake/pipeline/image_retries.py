@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable
 from datetime import datetime
 
@@ -14,7 +15,7 @@ from modlake.pipeline.engines import Engine
 from modlake.pipeline.inventory import read_shard_inventory
 from modlake.pipeline.manifests import digest_images, manifest_body
 from modlake.pipeline.object_store import ObjectStore
-from modlake.pipeline.outcomes import FailureCode, is_worth_a_retry
+from modlake.pipeline.outcomes import FailureCode, unanswered_codes
 from modlake.pipeline.plan import Plan, Shard
 from modlake.pipeline.second_look import let_second_pass
 from modlake.pipeline.side_by_side import side_by_side
@@ -38,13 +39,15 @@ def _plan_retry(store: ObjectStore, plan: Plan, shard: int, retry: int) -> Shard
     asks_again_itself = answers.jobs[-1].record.engine == Engine.SYNC
     has_code: Column = pc.is_valid(answers.images["error_code"])
     failed = answers.images.append_column("etag", listed["etag"]).filter(has_code)
+    failed_by_code = Counter(map(str, failed["error_code"].to_pylist()))
+    codes_without_answer = unanswered_codes(failed_by_code, listed.num_rows)
     unanswered: list[tuple[str, str]] = []
     columns = (failed[name].to_pylist() for name in ("source_ref", "etag", "error_code"))
     for source_ref, etag, code in zip(*columns, strict=True):
         if code == FailureCode.REWRITTEN:
             # The same ETag again: only the time tells this object from the one of an earlier try.
             unanswered.append((source_ref, f"{etag} {answers.rewritten[source_ref]}"))
-        elif is_worth_a_retry(code) and not asks_again_itself:
+        elif code in codes_without_answer and not asks_again_itself:
             unanswered.append((source_ref, etag))
     if not unanswered:
         return None

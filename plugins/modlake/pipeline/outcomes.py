@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from enum import StrEnum
 
 
@@ -52,15 +53,40 @@ _PASSING_TROUBLE = frozenset(
         "TOOMANYREQUESTS",
     }
 )
+_OUT_OF_REACH = frozenset({"ACCESSDENIED", "INVALIDS3OBJECT"})
+# Of a manifest's images. So many are not deleted between listing and judging: access to them was lost.
+_MANY = 0.1
+
+
+def unanswered_codes(failed_by_code: Mapping[str, int], image_count: int) -> set[str]:
+    """Return those codes of a manifest's failed images which leave them without an answer.
+
+    ``failed_by_code`` counts the failed among its ``image_count`` images. Passing trouble always does. That
+    an image is out of reach is its own answer, unless it is said of more than a tenth of the images, and of
+    more than one.
+    """
+    out_of_reach = {code for code in failed_by_code if is_out_of_reach(code)}
+    if sum(failed_by_code[code] for code in out_of_reach) <= max(1, _MANY * image_count):
+        out_of_reach = set()
+    return out_of_reach | {code for code in failed_by_code if is_worth_a_retry(code)}
+
+
+def is_out_of_reach(error_code: str) -> bool:
+    """Tell whether an image failed because its object could not be read: deleted, or access denied."""
+    return _name(error_code) in _OUT_OF_REACH
 
 
 def is_worth_a_retry(error_code: str) -> bool:
-    """Tell whether asking again can help an image that failed with this code.
+    """Tell whether asking again can help an image that failed with this code, whatever befell the others.
 
-    Such an image also makes its day incomplete, while one that is corrupt, say, has got its answer. Codes are
-    compared without case, punctuation, ``ERROR_`` before and ``Error`` or ``Exception`` behind the name.
+    Such an image also makes its day incomplete, while one that is corrupt, say, has got its answer.
     """
-    if error_code in {FailureCode.NO_ANSWER, FailureCode.UNACCOUNTED}:
-        return True
-    name = re.sub(r"[^A-Z]", "", error_code.upper()).removeprefix("ERROR")
-    return name.removesuffix("EXCEPTION").removesuffix("ERROR") in _PASSING_TROUBLE
+    return error_code in {FailureCode.NO_ANSWER, FailureCode.UNACCOUNTED} or (
+        _name(error_code) in _PASSING_TROUBLE
+    )
+
+
+def _name(error_code: str) -> str:
+    """Leave out case, punctuation, ``ERROR_`` before and ``Error`` or ``Exception`` behind the name."""
+    name = re.sub(r"[^A-Z0-9]", "", error_code.upper()).removeprefix("ERROR")
+    return name.removesuffix("EXCEPTION").removesuffix("ERROR")

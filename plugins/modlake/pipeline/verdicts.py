@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from modlake.exceptions import ModlakeTerminalError
-from modlake.pipeline.outcomes import is_worth_a_retry
+from modlake.pipeline.outcomes import is_out_of_reach, unanswered_codes
 from modlake.pipeline.parquet import decode_parquet
 
 if TYPE_CHECKING:
@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from modlake.pipeline.plan import Plan
 
 _EXAMPLES = 3
+_LOST_ACCESS = (
+    "Too many are out of reach to have been deleted: first see to it that Rekognition can read them (the "
+    "identity's rights, the bucket's region and key). "
+)
 
 
 class ModelDriftError(ModlakeTerminalError):
@@ -78,7 +82,7 @@ def check_complete(store: ObjectStore, plan: Plan, landed: list[LandedShard]) ->
     """Return how many images of a day have no answer although asking again could help.
 
     They are listed in ``incomplete/`` of the run folder. Images with a lasting error of their own, corrupt
-    ones for instance, have got their answer.
+    ones for instance, have got their answer; so have those that are out of reach, as long as they are few.
 
     Raises IncompleteDayError when they are a larger share of the eligible and reused images than
     ``plan.allow_incomplete``.
@@ -94,13 +98,14 @@ def check_complete(store: ObjectStore, plan: Plan, landed: list[LandedShard]) ->
     if incomplete > plan.allow_incomplete * asked:
         by_code = Counter[str]()
         for shard in landed:
-            by_code.update({code: n for code, n in shard.failed_by_code.items() if is_worth_a_retry(code)})
+            by_code.update({code: shard.failed_by_code[code] for code in _unanswered_codes(shard)})
         codes = ", ".join(f"{count:,} {code}" for code, count in sorted(by_code.items()))
         enough = math.ceil(incomplete / asked * 1_000_000) / 1_000_000
         raise IncompleteDayError(
             f"{plan.day} is not published: {incomplete:,} of {asked:,} images have no answer after "
             f"{plan.image_retries} retries ({codes}), and allow_incomplete is {plan.allow_incomplete}. For "
             f"example {', '.join(map(repr, examples))}; all are listed in {plan.folder.incomplete_uri()}. "
+            f"{_LOST_ACCESS if any(map(is_out_of_reach, by_code)) else ''}"
             f"Trigger the day with image_retries={plan.image_retries + 1} to ask for them once more, which "
             f"pays for nothing else, or with allow_incomplete={enough:g} to publish it without them.",
             incomplete,
@@ -125,10 +130,15 @@ def _spell_out(model: dict[str, Any]) -> str:
     return f"{model['images']:,} images by {version} with {adapter}"
 
 
+def _unanswered_codes(shard: LandedShard) -> set[str]:
+    return unanswered_codes(shard.failed_by_code, shard.image_count)
+
+
 def _list_incomplete(store: ObjectStore, plan: Plan, shard: LandedShard) -> list[str]:
     columns = ["source_ref", "error_code", "error_message", "job_id"]
     rows = decode_parquet(store.read(shard.images_uri), columns).to_pylist()
-    missing = [row for row in rows if row["error_code"] and is_worth_a_retry(row["error_code"])]
+    unanswered = _unanswered_codes(shard)
+    missing = [row for row in rows if row["error_code"] in unanswered]
     body = "\n".join(json.dumps(row, ensure_ascii=False) for row in missing)
     store.write(plan.folder.incomplete_uri(shard.shard), body.encode())
     return [row["source_ref"] for row in missing]

@@ -44,7 +44,7 @@ def test_an_answer_without_a_judgement_is_none() -> None:
 
 
 def test_the_waits_grow_and_the_tries_end() -> None:
-    failures = [NoAnswerError("no", code="InternalServerError") for _ in range(TRIES)]
+    failures = [NoAnswerError("no") for _ in range(TRIES)]
     api = Api(*failures, ANSWER)
     tally = Tally(image_count=1, share_per_second=1_000, started_at=0)
 

@@ -21,6 +21,7 @@ from modlake.pipeline.synchronous.engine import (
     window_size,
 )
 from modlake.pipeline.synchronous.lease import LeaseLostError
+from modlake.pipeline.verdicts import IncompleteDayError, check_complete
 from tests.pipeline.synchronous.virtual_time import VirtualTimeLoop
 from tests.pipeline.synchronous.world import RATE, WINDOW, World, failed, refused
 from tests.support.days import PROJECT_VERSION, land_day
@@ -316,7 +317,7 @@ class TestFailures:
         plan = world.plan(images=120)
         world.faults = {image(5): [failed(NoAnswerError, "InternalServerError")] * 10}
         world.attempt(plan)
-        assert run_files(world.store, plan)["failures"] == {image(5): "InternalServerError"}
+        assert run_files(world.store, plan)["failures"] == {image(5): "NO_ANSWER"}
         world.attempt(plan)
         assert run_files(world.store, plan)["failures"] == {}
         assert len(run_files(world.store, plan)["results"]) == 120
@@ -378,6 +379,50 @@ class TestFailures:
         world.attempt(plan)
         assert len(run_files(world.store, plan)["results"]) == images
         assert set(world.paid.values()) == {1}
+
+    def test_what_a_spell_of_trouble_leaves_without_an_answer_makes_the_day_incomplete(self) -> None:
+        world = World()
+        plan = world.plan(images=2_000, shard_size=2_000)
+
+        def trouble(engine: SynchronousEngine, loop: VirtualTimeLoop) -> None:
+            def answer(_: str) -> Exception | None:
+                return failed(NoAnswerError, "503") if 30 <= loop.time() < 120 else None
+
+            world.always = answer
+
+        tally = world.attempt(plan, before=trouble)
+        assert tally is not None
+        assert 0 < tally.failures.total() <= WINDOW
+        (landed,) = land_day(world.store, plan)
+        assert landed.incomplete == landed.failed == tally.failures.total()
+        world.attempt(plan)
+        assert len(run_files(world.store, plan)["results"]) == 2_000
+
+    @pytest.mark.parametrize("images", [99, 2_000])
+    def test_a_day_whose_images_got_out_of_reach_is_incomplete(self, images: int) -> None:
+        world = World()
+        plan = world.plan(images=images, shard_size=images)
+
+        def lose_access(engine: SynchronousEngine, loop: VirtualTimeLoop) -> None:
+            world.always = lambda _: refused("InvalidS3ObjectException") if loop.time() > 3 else None
+
+        world.attempt(plan, before=lose_access)
+        landed = land_day(world.store, plan)
+        assert landed[0].judged > 0
+        with pytest.raises(IncompleteDayError, match="Rekognition can read them") as raised:
+            check_complete(world.store, plan, landed)
+        assert raised.value.incomplete == landed[0].failed > 0
+        world.always = lambda _: None
+        world.attempt(plan)
+        assert check_complete(world.store, plan, land_day(world.store, plan)) == 0
+        assert set(world.paid.values()) == {1}
+
+    def test_an_image_out_of_reach_leaves_the_day_complete(self) -> None:
+        world = World()
+        plan = world.plan(images=3)
+        world.faults = {image(2): [refused("InvalidS3ObjectException")]}
+        world.attempt(plan)
+        assert check_complete(world.store, plan, land_day(world.store, plan)) == 0
 
     def test_images_without_an_answer_among_unfit_ones_end_nothing(self) -> None:
         world = World(

@@ -10,7 +10,12 @@ from typing import Any
 
 from modlake.pipeline.object_store import ListedObject
 from modlake.pipeline.plan import Plan
-from modlake.pipeline.synchronous.detection import CallFailedError, ImageFailedError
+from modlake.pipeline.synchronous.detection import (
+    CallFailedError,
+    ImageFailedError,
+    NoAnswerError,
+    ThrottledError,
+)
 from modlake.pipeline.synchronous.engine import SynchronousEngine
 from modlake.pipeline.synchronous.progress import Tally
 from modlake.pipeline.synchronous.shard_analysis import Attempt, analyses_of
@@ -168,5 +173,6 @@ def refused(code: str, *, is_final: bool = False) -> ImageFailedError:
     return ImageFailedError(f"refused with {code}", code=code, is_final=is_final)
 
 
-def failed(error: type[CallFailedError], code: str) -> CallFailedError:
-    return error(f"failed with {code}", code=code)
+def failed(error: type[NoAnswerError | ThrottledError], code: str) -> CallFailedError:
+    told = f"failed with {code}"
+    return NoAnswerError(told) if error is NoAnswerError else ThrottledError(told, code=code)

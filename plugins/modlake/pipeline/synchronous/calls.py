@@ -81,7 +81,7 @@ class PacedCalls:
         finally:
             self.under_way.discard(task)
         if "ModerationLabels" not in answer:
-            raise NoAnswerError("Rekognition's answer has no ModerationLabels.", code="NO_ANSWER")
+            raise NoAnswerError("Rekognition's answer has no ModerationLabels.")
         self._take_note_of_answer()
         return answer
 

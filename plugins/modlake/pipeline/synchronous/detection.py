@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from modlake.exceptions import ModlakeTerminalError, ModlakeTransientError
+from modlake.pipeline.outcomes import FailureCode
 
 
 class ModerationApi(Protocol):
@@ -20,7 +21,7 @@ class ModerationApi(Protocol):
 
 
 class CallFailedError(ModlakeTransientError):
-    """A call that may do better next time. Attribute: ``code``, the service's or the client's."""
+    """A call that may do better next time. Attribute: ``code``, of an image that it leaves unanswered."""
 
     def __init__(self, message: str, *, code: str) -> None:
         super().__init__(message)
@@ -32,7 +33,13 @@ class ThrottledError(CallFailedError):
 
 
 class NoAnswerError(CallFailedError):
-    """The service failed, or its answer was lost; in the second case the image was judged, and paid for."""
+    """The service failed, or its answer was lost; in the second case the image was judged, and paid for.
+
+    What failed, in the service or on the way to it, has too many names to go by: the message holds them.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, code=FailureCode.NO_ANSWER)
 
 
 class ImageFailedError(ModlakeTerminalError):

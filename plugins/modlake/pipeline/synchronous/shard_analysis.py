@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
@@ -10,7 +11,7 @@ from datetime import datetime
 from modlake.exceptions import ModlakeTerminalError
 from modlake.pipeline.engines import Engine
 from modlake.pipeline.object_store import ObjectStore
-from modlake.pipeline.outcomes import is_worth_a_retry
+from modlake.pipeline.outcomes import unanswered_codes
 from modlake.pipeline.plan import Plan, Shard
 from modlake.pipeline.s3_uri import split_s3_uri
 from modlake.pipeline.submissions import fingerprint, start_request
@@ -116,9 +117,8 @@ class ShardAnalysis:
         """Write what a bulk job would leave: the same again whenever nothing new was learnt."""
         completion, answers = self._conclude()
         self._write_run_files(completion, answers)
-        self.may_gain_from_a_retry = any(
-            is_worth_a_retry(failure.code) for failure in answers.failures.values() if not failure.is_final
-        )
+        failed_by_code = Counter(failure.code for failure in answers.failures.values())
+        self.may_gain_from_a_retry = bool(unanswered_codes(failed_by_code, self.image_count))
         self.release()
 
     def require_lease(self) -> None:
