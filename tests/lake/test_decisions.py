@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from datetime import timedelta
 from typing import Any
 
@@ -14,7 +15,7 @@ from pyiceberg.table import Table, Transaction
 
 from modlake.exceptions import ModlakeTerminalError, ModlakeTransientError
 from modlake.lake import decisions, labelled_batches
-from modlake.lake.decisions import DayDecisions, Figures, read_published
+from modlake.lake.decisions import DayDecisions, Figures, is_current, read_published
 from modlake.lake.maintenance.compaction import compact_tables
 from modlake.policy.policy import Policy
 from tests.lake.conftest import Lake
@@ -222,11 +223,7 @@ def test_a_day_that_is_published_anew_meanwhile_is_decided_again(lake: Lake, cat
     assert data_files(lake) == 0
 
 
-def test_a_crash_between_the_tables_is_mended_by_deciding_again(
-    catalog: Catalog, rows: Rows, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    publish_labels(catalog, DAY, IMAGES)
-    decide(catalog, policy())
+def crash_between_the_tables(catalog: Catalog, *policies: Policy, enforcement_id: str) -> None:
     commit = Transaction.commit_transaction
 
     def crash(self: Transaction) -> Table:
@@ -234,12 +231,63 @@ def test_a_crash_between_the_tables_is_mended_by_deciding_again(
             raise KeyboardInterrupt
         return commit(self)
 
-    monkeypatch.setattr(Transaction, "commit_transaction", crash)
-    with pytest.raises(KeyboardInterrupt):
-        decide(catalog, policy(block_at=60), enforcement_id="enf-2")
-    monkeypatch.undo()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Transaction, "commit_transaction", crash)
+        with pytest.raises(KeyboardInterrupt):
+            decide(catalog, *policies, enforcement_id=enforcement_id)
+
+
+def versions(rows: Rows) -> list[set[str]]:
+    return [{row["policy_version"] for row in rows(name)} for name in ("decisions", "enforcements")]
+
+
+def test_a_crash_between_the_tables_is_mended_by_deciding_again(catalog: Catalog, rows: Rows) -> None:
+    publish_labels(catalog, DAY, IMAGES)
+    decide(catalog, policy())
+    crash_between_the_tables(catalog, policy(block_at=60), enforcement_id="enf-2")
     assert verdicts(rows("decisions"))["b.jpg"] == ("allow", None)
     _, figures, changed = decide(catalog, policy(block_at=60), enforcement_id="enf-2")
     assert changed
     assert counts(figures["house", "nudity", "block"]) == (2, 1, 0, 1)
     assert verdicts(rows("decisions"))["b.jpg"] == ("block", "nudity")
+
+
+def test_a_crash_between_the_tables_is_mended_by_the_policy_of_before(catalog: Catalog, rows: Rows) -> None:
+    publish_labels(catalog, DAY, IMAGES)
+    decide(catalog, policy())
+    crash_between_the_tables(catalog, policy(block_at=60), enforcement_id="enf-2")
+    _, figures, changed = decide(catalog, policy())
+    assert changed
+    assert versions(rows) == [{policy().version}] * 2
+    assert is_current(catalog, DAY, "run-1", map(asdict, figures.values()))
+    before = snapshots(catalog)
+    assert not decide(catalog, policy())[2]
+    assert snapshots(catalog) == before
+
+
+@pytest.mark.parametrize("after", ["enforcements", "decisions"])
+def test_of_two_that_decide_at_once_one_ends_as_a_whole(catalog: Catalog, rows: Rows, after: str) -> None:
+    publish_labels(catalog, DAY, IMAGES)
+    commit = Transaction.commit_transaction
+    is_alone = True
+    others: list[Figures] = []
+
+    def beside_another(self: Transaction) -> Table:
+        nonlocal is_alone
+        committed = commit(self)
+        if self._table.name()[-1] == after and is_alone:
+            is_alone = False
+            others.extend(decide(catalog, policy(block_at=60), enforcement_id="enf-2")[1].values())
+        return committed
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Transaction, "commit_transaction", beside_another)
+        _, figures, changed = decide(catalog, policy())
+    assert changed
+    decided, counted = versions(rows)
+    assert len(rows("decisions")) == len(IMAGES)
+    assert decided == counted
+    assert [is_current(catalog, DAY, "run-1", map(asdict, each)) for each in (figures.values(), others)] == [
+        decided == {policy().version},
+        decided == {policy(block_at=60).version},
+    ]

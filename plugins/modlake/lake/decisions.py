@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime
 from itertools import groupby
 from typing import Any, NamedTuple
@@ -16,7 +16,14 @@ from pyiceberg.catalog import Catalog
 from pyiceberg.io.pyarrow import schema_to_pyarrow
 
 from modlake.exceptions import ModlakeTerminalError
-from modlake.lake.days import describe_files, of_day, replace_with_files, replace_with_rows, until_committed
+from modlake.lake.days import (
+    OvertakenError,
+    describe_files,
+    of_day,
+    replace_with_files,
+    replace_with_rows,
+    until_committed,
+)
 from modlake.lake.filters import equal_to
 from modlake.lake.labelled_batches import PublishedDay, published_days, read_labelled_batches
 from modlake.lake.schemas import DECISIONS_TABLE, ENFORCEMENTS_TABLE
@@ -145,17 +152,20 @@ class DayDecisions:
     def commit(self, enforcement_id: str) -> tuple[list[Figures], bool]:
         """Replace the day's rows, the figures first; return these, and whether anything was changed.
 
-        Decisions that are the same already are let be, with the figures of when they were made.
+        Decisions that are the same already are let be, with the figures of when they were made. Of two that
+        decide the day at once, one ends as a whole.
 
         Raises ModlakeTransientError when others kept committing to the same day.
         """
         before = self._count_previous()
         figures = self._figures(before)
         rows_before = sum(before.values())
-        if self._equal_rows == self._files.rows == rows_before:
+        day = self._published.day
+        is_unchanged = self._equal_rows == self._files.rows == rows_before
+        # Figures of others may stand there since: whoever wrote them was killed before the decisions.
+        if is_unchanged and is_current(self._catalog, day, self._published.run_id, map(asdict, figures)):
             self._files.discard()
             return figures, False
-        day = self._published.day
         properties = {
             "modlake.day": day.isoformat(),
             "modlake.run_id": self._published.run_id,
@@ -170,9 +180,19 @@ class DayDecisions:
             decisions = self._catalog.load_table(DECISIONS_TABLE.identifier)
             files = describe_files(decisions, uris, day, f"Clear the task that decides {day}.")
             replace_with_files(decisions, day, files, properties)
+            if not self._are_there([enforcement_id] * rows.num_rows, uris):
+                raise OvertakenError(f"somebody else decided {day} at the same time")
 
         until_committed(replace, f"The decisions of {day} could not be written")
         return figures, True
+
+    def _are_there(self, enforcement_ids: list[str], uris: list[str]) -> bool:
+        """Tell whether the day consists of rows of figures with these ids, and of these files."""
+        day = self._published.day
+        figures = read_enforcements(self._catalog, day)
+        decisions = self._catalog.load_table(DECISIONS_TABLE.identifier)
+        files = {task.file.file_path for task in decisions.scan(of_day(day)).plan_files()}
+        return files == set(uris) and [row["enforcement_id"] for row in figures] == enforcement_ids
 
     def _decide(self, images: pa.Table, labels: pa.Table) -> pa.Table:
         before = self._before(images["source_ref"])
