@@ -8,6 +8,7 @@ import sys
 import uuid
 from collections import Counter
 from datetime import UTC, date, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -171,7 +172,7 @@ def _take_back(
 ) -> list[ActionResult]:
     from modlake.hooks.moderation_actions import ModeratedObjectsHook
     from modlake.hooks.moderation_actions_kinds import action_kinds
-    from modlake.lake.actions import add_intents, record_results
+    from modlake.lake.actions import add_intents, record_results, still_requested
     from modlake.policy.actions.batch import carry_out
     from modlake.policy.enforcement_folder import EnforcementFolder, read_results, write_intents
 
@@ -189,6 +190,7 @@ def _take_back(
                 batch,
                 action_kinds(store, folder, aws),
                 holder=f"undo {uuid.uuid4()}",
+                still_requested=partial(still_requested, catalog, each.day),
                 report=step.report,
             )
     finally:

@@ -25,7 +25,7 @@ from modlake.lake.actions import add_intents, read_actions, record_results
 from modlake.policy.actions.batch import carry_out
 from modlake.policy.actions.taking_back import plan_undo
 from modlake.policy.enforcement_folder import EnforcementFolder, write_intents
-from tests.support.actions import Buckets, intent
+from tests.support.actions import Buckets, all_of, intent
 from tests.support.cloud import running_cloud
 from tests.support.story_lake import DAY, configured, make_lake
 
@@ -71,6 +71,7 @@ class Scene:
             0,
             action_kinds(self.hook, folder, {"aws_conn_id": "aws_default"}),
             holder="test",
+            still_requested=all_of,
             report=lambda _: None,
         )
         record_results(self.catalog, DAY, done)

@@ -85,7 +85,7 @@ class Scene:
         process.join()
         exit_code = process.exitcode
         assert exit_code in (0, -signal.SIGKILL)
-        for page in self.hook.list_objects("modlake-work", f"{folder.uri.split('/', 3)[3]}leases/"):
+        for page in self.hook.list_objects("modlake-work", folder.lease_uri(0).split("/", 3)[3]):
             lease = json.loads(self.hook.read(page[-1].source_ref))
             lease["expires_at"] = (datetime.now(UTC) - timedelta(seconds=1)).isoformat()
             self.hook.write(page[-1].source_ref, json.dumps(lease).encode())

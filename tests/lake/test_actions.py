@@ -13,7 +13,7 @@ import pytest
 from pyiceberg.catalog import Catalog
 
 from modlake.exceptions import ModlakeTerminalError
-from modlake.lake.actions import add_intents, read_actions, record_results
+from modlake.lake.actions import add_intents, read_actions, record_results, still_requested
 from modlake.policy.intents import ActionResult, Intent, action_id, undo_of
 from tests.lake.conftest import Lake
 from tests.support.days import DAY
@@ -130,6 +130,34 @@ def test_an_undo_that_came_to_nothing_may_be_asked_for_again(catalog: Catalog, s
     assert statuses[undo.action_id]["status"] == "requested"
     assert statuses[undo.action_id]["actor"] == "bob"
     assert statuses[undo.action_id]["completed_at"] is None
+
+
+def test_what_is_to_be_carried_out_is_requested_and_not_taken_back(catalog: Catalog) -> None:
+    intents = [intent(f"{name}.jpg") for name in ("done", "new", "returning", "returned", "stays")]
+    done, new, returning, returned, stays = intents
+    assert still_requested(catalog, DAY, intents) == set()
+    add_intents(catalog, DAY, intents)
+    assert still_requested(catalog, DAY, intents) == {each.action_id for each in intents}
+    rows = {row["source_ref"]: row for row in read_actions(catalog, day=DAY).to_pylist()}
+    undos = [
+        undo_of(rows[each.source_ref], enforcement_id="undo-1", actor="ada", reason=None)
+        for each in (returning, returned, stays)
+    ]
+    add_intents(catalog, DAY, undos)
+    record_results(catalog, DAY, [ended(done), ended(undos[1]), ended(undos[2], "failed")])
+    assert still_requested(catalog, DAY, [*intents, *undos]) == {
+        new.action_id,
+        stays.action_id,
+        undos[0].action_id,
+    }
+    assert still_requested(catalog, DAY, []) == set()
+
+
+def test_what_is_withdrawn_is_left_to_whom_it_belongs_to(catalog: Catalog) -> None:
+    withdrawn = intent()
+    add_intents(catalog, DAY, [withdrawn])
+    assert record_results(catalog, DAY, [ended(withdrawn, "withdrawn")]) == 0
+    assert read_actions(catalog, day=DAY)["status"].to_pylist() == ["requested"]
 
 
 def test_results_of_nobody_are_refused(catalog: Catalog) -> None:

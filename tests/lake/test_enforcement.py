@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 from datetime import timedelta
+from functools import partial
 from typing import Any
+from unittest import mock
 
 import pytest
 from pyiceberg.catalog import Catalog
 
 from modlake.exceptions import ModlakeTerminalError
-from modlake.lake.actions import add_intents, record_results
+from modlake.lake.actions import add_intents, read_actions, record_results, still_requested
 from modlake.lake.enforcement import Enforcement, plan_enforcement
+from modlake.policy.actions.batch import carry_out
+from modlake.policy.actions.kinds import result_of
 from modlake.policy.enforcement_folder import EnforcementFolder, read_all_intents, read_enforcement
 from modlake.policy.intent_planning import Targets
 from modlake.policy.intents import ActionResult, Intent
@@ -126,6 +130,27 @@ def test_an_image_that_cannot_be_read_in_quarantine_stays_there(world: World) ->
     moved = {"a.jpg": lost, "b.jpg": lost}
     publish_labels(world.catalog, DAY, IMAGES | {"a.jpg": {}, "b.jpg": {}}, run_id="run-2", images=moved)
     assert world.plan().intents == {}
+
+
+def test_what_a_later_policy_has_released_is_not_carried_out_any_more(world: World) -> None:
+    late = world.plan()
+    add_intents(world.catalog, DAY, world.intents(late))
+    world.act(world.plan(policy(block_at=99)))
+    folder = EnforcementFolder("s3://work/", DAY, late.enforcement_id)
+    tagging = mock.Mock(do=lambda intent: result_of(intent, "completed"))
+    results = carry_out(
+        world.store,
+        folder,
+        0,
+        {"tag": tagging, "review_queue": tagging},
+        holder="late",
+        still_requested=partial(still_requested, world.catalog, DAY),
+        report=lambda _: None,
+    )
+    assert {result.status for result in results} == {"withdrawn"}
+    before = read_actions(world.catalog, day=DAY)
+    assert record_results(world.catalog, DAY, results) == 0
+    assert read_actions(world.catalog, day=DAY) == before
 
 
 def test_the_brake_knows_the_history_of_other_days(world: World) -> None:

@@ -15,7 +15,7 @@ from modlake.policy.enforcement_folder import EnforcementFolder, write_intents
 from modlake.policy.intents import ActionResult, Intent
 from modlake.retries import TERMINAL_ERRORS_FAIL
 from tests.policy.actions.test_batch import FOLDER
-from tests.support.actions import intent
+from tests.support.actions import all_of, intent
 from tests.support.memory_store import MemoryObjectStore
 
 BATCH = {"enforcement_uri": FOLDER.enforcement_uri, "batch": 0}
@@ -43,6 +43,8 @@ def store(monkeypatch: pytest.MonkeyPatch) -> MemoryObjectStore:
         return {"tag": Kind()}
 
     monkeypatch.setattr("modlake.hooks.moderation_actions_kinds.action_kinds", kinds)
+    monkeypatch.setattr("modlake.lake.catalog.open_catalog", lambda: None)
+    monkeypatch.setattr("modlake.lake.actions.still_requested", lambda _, day, intents: all_of(intents))
     return store
 
 
@@ -51,6 +53,15 @@ def test_a_batch_ends_with_its_counts(store: MemoryObjectStore) -> None:
     operator = ActOperator(task_id="act", batch=BATCH, actions_per_second="1000")
     assert operator.execute(CONTEXT) == {**BATCH, "results": {"completed": 2, "failed": 1}}
     assert operator.retry_policy is TERMINAL_ERRORS_FAIL
+
+
+def test_what_is_not_requested_any_more_is_not_done(
+    store: MemoryObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_intents(store, FOLDER, [intent("s3://ugc/a", "e", "tag")], 10)
+    monkeypatch.setattr("modlake.lake.actions.still_requested", lambda _, day, intents: set())
+    operator = ActOperator(task_id="act", batch=BATCH)
+    assert operator.execute(CONTEXT) == {**BATCH, "results": {"withdrawn": 1}}
 
 
 @pytest.mark.parametrize("rate", [0, -1, "fast", "nan", float("inf")])

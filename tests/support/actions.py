@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -33,6 +34,11 @@ def intent(source_ref: str, etag: str, kind: str, target: str = "", **changes: A
         "reason": None,
     }
     return Intent(**values | changes)
+
+
+def all_of(intents: Sequence[Intent]) -> set[str]:
+    """Say that all of these are still requested."""
+    return {intent.action_id for intent in intents}
 
 
 def taking_back(done: Intent, result: ActionResult, **changes: Any) -> Intent:

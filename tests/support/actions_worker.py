@@ -22,6 +22,7 @@ from modlake.hooks.moderation_actions import ModeratedObjectsHook
 from modlake.hooks.moderation_actions_kinds import action_kinds
 from modlake.policy.actions.batch import Limits, carry_out
 from modlake.policy.enforcement_folder import EnforcementFolder
+from tests.support.actions import all_of
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,7 @@ def perform(attempt: Attempt) -> None:
         attempt.batch,
         action_kinds(hook, attempt.folder, {"aws_conn_id": None}),
         holder=str(uuid.uuid4()),
+        still_requested=all_of,
         report=lambda _: None,
         limits=Limits(per_second=1_000, threads=attempt.threads, backoff_seconds=0.01),
     )

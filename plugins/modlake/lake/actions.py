@@ -13,7 +13,7 @@ from pyiceberg.catalog import Catalog
 
 from modlake.exceptions import ModlakeTerminalError
 from modlake.lake.days import of_day, replace_with_rows, until_committed
-from modlake.lake.filters import all_of, equal_to, one_of
+from modlake.lake.filters import all_of, between, equal_to, one_of
 from modlake.lake.schemas import ACTIONS_TABLE
 from modlake.policy.intents import REQUESTED, UNDONE, ActionResult, Intent
 
@@ -71,11 +71,35 @@ def add_intents(catalog: Catalog, day: date, intents: Iterable[Intent]) -> int:
     return _change(catalog, day, add) if wanted else 0
 
 
+def still_requested(catalog: Catalog, day: date, intents: Collection[Intent]) -> set[str]:
+    """Return the ids of those intents that are to be carried out now.
+
+    Not those whose end is recorded, and not those that are being taken back, or were.
+    """
+    if not intents:
+        return set()
+    source_refs = [intent.source_ref for intent in intents]
+    rows = (
+        catalog.load_table(ACTIONS_TABLE.identifier)
+        .scan(
+            all_of(
+                equal_to("day", day.isoformat()), between("source_ref", min(source_refs), max(source_refs))
+            ),
+            selected_fields=("action_id", "status", "undoes"),
+        )
+        .to_arrow()
+        .to_pylist()
+    )
+    requested = {row["action_id"] for row in rows if row["status"] == REQUESTED}
+    taken_back = {row["undoes"] for row in rows if row["status"] in (REQUESTED, "completed")}
+    return {intent.action_id for intent in intents} & requested - taken_back
+
+
 def record_results(catalog: Catalog, day: date, results: Iterable[ActionResult]) -> int:
     """Write how actions ended; return how many rows that changed.
 
     An undo that is completed makes the action that it takes back ``undone``. What is known already is not
-    written again.
+    written again. What is ``withdrawn`` changes nothing: another enforcement tells how it ended.
 
     Raises ModlakeTerminalError for a result of an action that was never requested, ModlakeTransientError
     when others kept committing to the same day.
@@ -92,7 +116,7 @@ def record_results(catalog: Catalog, day: date, results: Iterable[ActionResult])
         changed = {}
         for action_id, result in ended.items():
             row = known[action_id]
-            if row["status"] == REQUESTED:
+            if row["status"] == REQUESTED and result.status != "withdrawn":
                 changed[action_id] = _with_result(row, result)
             original = known.get(row["undoes"] or "")
             if result.status == "completed" and original is not None and original["status"] != UNDONE:

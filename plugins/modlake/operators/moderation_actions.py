@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.amazon.aws.operators.base_aws import AwsBaseOperator
 from airflow.providers.amazon.aws.utils.mixins import aws_template_fields
 
 from modlake.hooks.moderation_actions import ModeratedObjectsHook
+from modlake.lake.storage import storage_errors_explained
 from modlake.operators.plan_values import InvalidValueError, is_known_later
 from modlake.retries import never_retry_terminal_errors
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
+
+    from modlake.policy.intents import Intent
 
 
 class ActOperator(AwsBaseOperator[ModeratedObjectsHook]):
@@ -24,7 +27,7 @@ class ActOperator(AwsBaseOperator[ModeratedObjectsHook]):
     A try that is killed is gone on with, and no action takes effect twice. One that fails for good gets the
     status ``failed`` with its reason, and the others go on; the task fails only for those that may succeed
     later, and its retry has only these left. Objects that were replaced since they were judged are not
-    touched.
+    touched, and what is not ``requested`` in the table ``actions`` any more is not done.
 
     Returns the batch with ``results``, the count by status.
 
@@ -57,17 +60,25 @@ class ActOperator(AwsBaseOperator[ModeratedObjectsHook]):
 
     def execute(self, context: Context) -> dict[str, Any]:
         from modlake.hooks.moderation_actions_kinds import action_kinds
+        from modlake.lake.actions import still_requested
+        from modlake.lake.catalog import open_catalog
         from modlake.policy.actions.batch import Limits, carry_out, count_by_status
         from modlake.policy.enforcement_folder import EnforcementFolder
 
         batch = dict(self.batch)
         folder = EnforcementFolder.of_uri(batch["enforcement_uri"])
+
+        def requested(intents: Sequence[Intent]) -> set[str]:
+            with storage_errors_explained(f"Reading the actions of {folder.day}"):
+                return still_requested(open_catalog(), folder.day, intents)
+
         results = carry_out(
             self.hook,
             folder,
             batch["batch"],
             action_kinds(self.hook, folder, self._hook_parameters),
             holder=f"{context['ti'].id} {uuid.uuid4()}",
+            still_requested=requested,
             report=self.log.info,
             limits=Limits(per_second=self._per_second(), threads=self.threads),
         )

@@ -63,6 +63,14 @@ class EnforcementFolder:
     def enforcement_uri(self) -> str:
         return f"{self.uri}enforcement.json"
 
+    @property
+    def leases_uri(self) -> str:
+        """The prefix of the leases of all enforcements of the day: who takes back looks at the others'."""
+        return f"{as_folder_uri(self.work_uri)}enforcements/day={self.day.isoformat()}/leases/"
+
+    def lease_uri(self, batch: int) -> str:
+        return f"{self.leases_uri}{self.enforcement_id}/{batch:05d}/"
+
     def intents_uri(self, batch: int) -> str:
         return f"{self.uri}intents/{batch:05d}.jsonl"
 

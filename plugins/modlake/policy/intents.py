@@ -9,8 +9,9 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal, TypeAlias
 
-Status: TypeAlias = Literal["completed", "failed", "replaced", "gone"]
-"""How an action ended: done; not possible; not done, as the object is another one or not there."""
+Status: TypeAlias = Literal["completed", "failed", "replaced", "gone", "withdrawn"]
+"""How an action ended: done; not possible; not done, as the object is another one or not there, or as it was
+not asked for any more."""
 
 REQUESTED, UNDONE = "requested", "undone"
 

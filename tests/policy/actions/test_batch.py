@@ -6,7 +6,8 @@ import threading
 import time
 import traceback
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 
 import pytest
@@ -25,7 +26,7 @@ from modlake.policy.actions.kinds import result_of
 from modlake.policy.actions.notify import ReceiverBusyError
 from modlake.policy.enforcement_folder import EnforcementFolder, read_results, write_intents
 from modlake.policy.intents import ActionResult, Intent
-from tests.support.actions import intent
+from tests.support.actions import all_of, intent
 from tests.support.memory_store import MemoryObjectStore
 
 FOLDER = EnforcementFolder("s3://work/", date(2026, 11, 21), "enf-1")
@@ -70,10 +71,24 @@ def written(intents: list[Intent]) -> MemoryObjectStore:
     return store
 
 
-def run(store: MemoryObjectStore, kind: Kind, limits: Limits = FAST) -> tuple[list[ActionResult], list[str]]:
+def run(
+    store: MemoryObjectStore,
+    kind: Kind,
+    limits: Limits = FAST,
+    still_requested: Callable[[Sequence[Intent]], set[str]] = all_of,
+) -> tuple[list[ActionResult], list[str]]:
     lines: list[str] = []
     kinds = dict.fromkeys(("tag", "quarantine", "notify_webhook"), kind)
-    results = carry_out(store, FOLDER, 0, kinds, holder="me", report=lines.append, limits=limits)
+    results = carry_out(
+        store,
+        FOLDER,
+        0,
+        kinds,
+        holder="me",
+        still_requested=still_requested,
+        report=lines.append,
+        limits=limits,
+    )
     return results, lines
 
 
@@ -173,6 +188,56 @@ def test_what_follows_a_restored_object_knows_its_new_etag() -> None:
     }
 
 
+def test_what_is_not_requested_any_more_is_withdrawn() -> None:
+    todo = images(3)
+    store, kind = written(todo), Kind()
+    results, _ = run(store, kind, still_requested=lambda intents: all_of(intents) - {todo[1].action_id})
+    assert [result.status for result in results] == ["completed", "withdrawn", "completed"]
+    assert todo[1].source_ref not in {call[2] for call in kind.calls}
+    assert {result.action_id: result.status for result in read_results(store, FOLDER)} == {
+        result.action_id: result.status for result in results
+    }
+
+
+def test_whether_it_is_requested_is_asked_with_the_batch_in_hand() -> None:
+    """An undo whose request is not seen yet waits for this attempt."""
+    store = written(images(1))
+
+    def ask(intents: Sequence[Intent]) -> set[str]:
+        other = Lease(store, FOLDER.lease_uri(0), "another", lambda: datetime.now(UTC))
+        assert not other.take([0])
+        return all_of(intents)
+
+    run(store, Kind(), still_requested=ask)
+
+
+def test_taking_back_waits_for_other_enforcements_of_the_day(monkeypatch: pytest.MonkeyPatch) -> None:
+    undo = intent("s3://ugc/a", "e", "tag", action_id="u", undoes="act-1")
+    store, kind = written([undo]), Kind()
+    monkeypatch.setattr(batch_lease, "PATIENCE_SECONDS", 0)
+    sibling = Lease(store, FOLDER.lease_uri(1), "sibling", lambda: datetime.now(UTC))
+    other = Lease(store, replace(FOLDER, enforcement_id="enf-0").lease_uri(0), "o", lambda: datetime.now(UTC))
+    assert sibling.take([])
+    assert other.take([])
+    with pytest.raises(
+        BatchTakenError, match=r"Another enforcement of 2026-11-21 .*leases/enf-0/00000/00000"
+    ):
+        run(store, kind)
+    assert kind.calls == []
+    other.release()
+    run(store, kind)
+    assert kind.calls == [("undo", "tag", "s3://ugc/a")]
+
+
+def test_doing_waits_for_no_other_enforcement(monkeypatch: pytest.MonkeyPatch) -> None:
+    store, kind = written(images(1)), Kind()
+    monkeypatch.setattr(batch_lease, "PATIENCE_SECONDS", 0)
+    other = Lease(store, replace(FOLDER, enforcement_id="enf-0").lease_uri(0), "o", lambda: datetime.now(UTC))
+    assert other.take([])
+    run(store, kind)
+    assert len(kind.calls) == 1
+
+
 def test_an_unknown_kind_fails_by_name() -> None:
     results, _ = run(written([intent("s3://ugc/a", "e", "shout")]), Kind())
     assert results[0].status == "failed"
@@ -188,7 +253,7 @@ def test_the_pace_is_kept() -> None:
 
 def test_another_attempt_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     store, kind = written(images(1)), Kind()
-    other = Lease(store, f"{FOLDER.uri}leases/00000/", "another", lambda: datetime.now(UTC))
+    other = Lease(store, FOLDER.lease_uri(0), "another", lambda: datetime.now(UTC))
     assert other.take([])
     monkeypatch.setattr(BatchLease.take.retry, "stop", lambda _: True)  # type: ignore[attr-defined]
     with pytest.raises(BatchTakenError, match="Another attempt is carrying out the batch of actions"):
@@ -206,7 +271,7 @@ def test_an_attempt_that_was_overtaken_acts_no_more() -> None:
 
     def overtake() -> None:
         time.sleep(0.1)
-        other = Lease(store, f"{FOLDER.uri}leases/00000/", "another", lambda: late)
+        other = Lease(store, FOLDER.lease_uri(0), "another", lambda: late)
         assert other.take([0])
 
     thread = threading.Thread(target=overtake)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
+from unittest import mock
 from unittest.mock import ANY
 
 import pytest
@@ -131,6 +132,24 @@ def test_an_object_replaced_before_the_deletion_survives(
     assert done.status == "completed"  # the judged one is in quarantine
     assert [kept[0] for kept in place.buckets.content(place.ugc).values()] == [b"another"]
     assert [kept[0] for kept in place.buckets.content(place.quarantine).values()] == [b"judged"]
+
+
+@pytest.mark.parametrize("killed_at", ["copy", "remove"])
+def test_undo_of_a_move_that_did_not_get_far_leaves_the_object(
+    place: Place, monkeypatch: pytest.MonkeyPatch, killed_at: str
+) -> None:
+    source = f"{place.ugc}a.jpg"
+    todo = intent(source, place.buckets.put(source, b"judged", tags="a=1"), "quarantine", place.quarantine)
+    before = place.buckets.content(place.ugc)
+    with monkeypatch.context() as patch:
+        patch.setattr(ModeratedObjectsHook, killed_at, mock.Mock(side_effect=KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            kind_at(place).do(todo)
+    undo = replace(todo, action_id="undo-1", undoes=todo.action_id, detail={"original": {}})
+    assert kind_at(place).undo(undo).status == "completed"
+    assert kind_at(place).undo(undo).status == "completed"
+    assert place.buckets.content(place.ugc) == before
+    assert place.buckets.content(place.quarantine) == {}
 
 
 @pytest.mark.parametrize("body", [b"another", b"judged"], ids=["another", "the same bytes, other tags"])

@@ -40,7 +40,7 @@ class Lease:
     def take(self, terms: Iterable[int]) -> bool:
         """Begin the term that follows the highest of ``terms``; False when another attempt is in office."""
         latest = max(terms, default=-1)
-        if latest >= 0 and self._now() < _expiry(self._store.read(self._term_uri(latest))):
+        if latest >= 0 and self._now() < read_expiry(self._store, self._term_uri(latest)):
             return False
         self.term = latest + 1
         expires_at = self._now() + LEASE
@@ -92,5 +92,6 @@ class Lease:
         return f"{self._uri}{term:05d}.json"
 
 
-def _expiry(body: bytes) -> datetime:
-    return datetime.fromisoformat(json.loads(body)["expires_at"])
+def read_expiry(store: ObjectStore, term_uri: str) -> datetime:
+    """Return until when the holder of a term is in office."""
+    return datetime.fromisoformat(json.loads(store.read(term_uri))["expires_at"])

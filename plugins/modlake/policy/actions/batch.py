@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 
@@ -19,8 +19,13 @@ from tenacity import (
 
 from modlake.exceptions import ModlakeError, ModlakeTerminalError, ModlakeTransientError
 from modlake.pipeline.object_store import ObjectStore
-from modlake.policy.actions.batch_lease import BatchLease, BatchTakenError, hold_batch
-from modlake.policy.actions.kinds import ORDER, ActionKind, result_of
+from modlake.policy.actions.batch_lease import (
+    BatchLease,
+    BatchTakenError,
+    await_other_enforcements,
+    hold_batch,
+)
+from modlake.policy.actions.kinds import ORDER, ActionKind, result_of, withdrawn
 from modlake.policy.actions.notify import ReceiverBusyError
 from modlake.policy.actions.pace import Pace
 from modlake.policy.actions.results import ResultParts
@@ -55,6 +60,7 @@ def carry_out(
     kinds: Mapping[str, ActionKind],
     *,
     holder: str,
+    still_requested: Callable[[Sequence[Intent]], Collection[str]],
     report: Callable[[str], None],
     limits: Limits | None = None,
 ) -> list[ActionResult]:
@@ -64,18 +70,25 @@ def carry_out(
     Actions of one image follow each other in the order of kinds, backwards when they are taken back. An
     action that fails terminally gets the status ``failed``; the others go on.
 
+    What is not requested any more gets the status ``withdrawn``. Who takes back first waits for the batches
+    of other enforcements of the day that are being carried out: these may not know of it yet, later ones do.
+
     :param kinds: each kind of action that the intents name
     :param holder: names this attempt as no other
-    :raises BatchTakenError: another attempt is at it
+    :param still_requested: returns the ids of those intents that are to be carried out, read anew
+    :raises BatchTakenError: another attempt is at it, or at one that it waits for
     :raises ActionsPostponedError: some actions failed transiently, try after try; the next attempt has only
         those left
     """
     limits = limits or Limits()
     intents = read_intents(store, folder, batch)
-    with hold_batch(store, f"{folder.uri}leases/{batch:05d}/", holder) as lease:
+    if any(intent.undoes for intent in intents):
+        await_other_enforcements(store, folder, report)
+    with hold_batch(store, folder.lease_uri(batch), holder) as lease:
         parts = ResultParts(store, folder, batch)
         known = parts.read()
-        work = _Work(kinds, Pace(limits.per_second), limits, lease)
+        requested = still_requested([intent for intent in intents if intent.action_id not in known])
+        work = _Work(kinds, requested, Pace(limits.per_second), limits, lease)
         progress = _Progress(len(intents), known, report)
         postponed: list[ModlakeError] = []
         for results, failures in _in_parts(_in_threads(work, _by_image(intents), known, limits.threads)):
@@ -98,6 +111,7 @@ class _Work:
     """What every thread shares."""
 
     kinds: Mapping[str, ActionKind]
+    requested: Collection[str]
     pace: Pace
     limits: Limits
     lease: BatchLease
@@ -122,6 +136,8 @@ class _Work:
         return ended
 
     def _one(self, intent: Intent) -> ActionResult | ModlakeError:
+        if intent.action_id not in self.requested:
+            return withdrawn(intent)
         kind = self.kinds.get(intent.kind)
         if kind is None:
             return result_of(intent, "failed", message=f"There is no kind of action {intent.kind!r}.")

@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
-from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
+from tenacity import (
+    Retrying,
+    retry,
+    retry_if_exception_type,
+    retry_if_result,
+    stop_after_delay,
+    wait_fixed,
+)
 
 from modlake.exceptions import ModlakeError, ModlakeTransientError
 from modlake.pipeline.object_store import ObjectExistsError, ObjectStore
 from modlake.pipeline.s3_uri import split_s3_uri
-from modlake.pipeline.synchronous.lease import LEASE, Lease, LeaseLostError
+from modlake.pipeline.side_by_side import side_by_side
+from modlake.pipeline.synchronous.lease import LEASE, Lease, LeaseLostError, read_expiry
+from modlake.policy.enforcement_folder import EnforcementFolder
 
 RENEWAL_SECONDS = 8.0
+PATIENCE_SECONDS = 600.0
+"""How long the batches of other enforcements are waited for: about as long as the largest take."""
+_READS_AT_ONCE = 16
 
 
 class BatchTakenError(ModlakeTransientError):
@@ -74,6 +86,48 @@ class BatchLease:
     def release(self) -> None:
         """Leave office, so that the next attempt need not wait."""
         self._lease.release()
+
+
+def await_other_enforcements(
+    store: ObjectStore, folder: EnforcementFolder, report: Callable[[str], None]
+) -> None:
+    """Wait until all attempts have ended that carry out other enforcements of the day now.
+
+    Raises BatchTakenError when that takes too long. This attempt must not hold a batch: two would wait for
+    each other.
+    """
+    in_office = _in_office(store, _terms_of_others(store, folder))
+    if in_office:
+        report(f"{len(in_office)} batches of other enforcements of {folder.day} are waited for")
+    waiting = Retrying(
+        retry=retry_if_result(bool),
+        wait=wait_fixed(2),
+        stop=stop_after_delay(PATIENCE_SECONDS),
+        retry_error_callback=lambda state: state.outcome.result() if state.outcome else None,
+    )
+    still = waiting(lambda: _in_office(store, in_office)) if in_office else []
+    if still:
+        raise BatchTakenError(
+            f"Another enforcement of {folder.day} is being carried out, as {still[0]} tells: wait until it "
+            "has ended, then try again."
+        )
+
+
+def _terms_of_others(store: ObjectStore, folder: EnforcementFolder) -> list[str]:
+    """Return the latest term of each batch."""
+    own = folder.lease_uri(0).rsplit("/", 2)[0]
+    latest: dict[str, str] = {}
+    for page in store.list_objects(*split_s3_uri(folder.leases_uri)):
+        for listed in page:
+            batch = listed.source_ref.rsplit("/", 1)[0]
+            if batch.rsplit("/", 1)[0] != own:
+                latest[batch] = max(listed.source_ref, latest.get(batch, ""))
+    return sorted(latest.values())
+
+
+def _in_office(store: ObjectStore, terms: Iterable[str]) -> list[str]:
+    expiries = side_by_side(lambda term: (term, read_expiry(store, term)), terms, _READS_AT_ONCE)
+    return [term for term, expires_at in expiries if datetime.now(UTC) < expires_at]
 
 
 @contextmanager

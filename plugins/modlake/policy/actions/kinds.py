@@ -58,6 +58,12 @@ def never_done(intent: Intent) -> ActionResult:
     return result_of(intent, "completed", message="It was never carried out.")
 
 
+def withdrawn(intent: Intent) -> ActionResult:
+    """Return the result of what is not to be carried out any more."""
+    said = "It is not asked for any more: another enforcement of the day has ended it, or takes it back."
+    return result_of(intent, "withdrawn", message=said)
+
+
 def facts_of(intent: Intent) -> dict[str, Any]:
     """Return what people and receivers are told of a decision: names and labels, never an image."""
     return {

@@ -94,7 +94,7 @@ class QuarantineKind:
         copy = self._objects.describe(record["quarantined_as"])
         found = self._objects.describe(origin.uri)
         if copy is None:
-            return self._moved_back_before(intent, record)
+            return self._moved_back_before(intent, record, found)
         properties = Properties(origin.headers, origin.metadata, record["tags"])
         if found is None:
             self._objects.copy(copy, origin.uri, properties, if_absent=True)
@@ -116,9 +116,13 @@ class QuarantineKind:
         self._objects.remove(copy)
         return result_of(intent, "completed", **restored)
 
-    def _moved_back_before(self, intent: Intent, record: dict[str, Any]) -> ActionResult:
-        """Nothing is in quarantine: an attempt that was killed may have put it back."""
+    def _moved_back_before(
+        self, intent: Intent, record: dict[str, Any], found: StoredObject | None
+    ) -> ActionResult:
+        """Nothing is in quarantine: a killed attempt may have put it back, or never have moved it."""
         restored = self._journal.recall(intent.action_id)
+        if restored is None and found is not None and found.etag == record["origin"]["etag"]:
+            return never_done(intent)
         if restored is None:
             said = f"{record['quarantined_as']} is not in quarantine any more."
             return result_of(intent, "gone", message=said)
