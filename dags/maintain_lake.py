@@ -31,12 +31,21 @@ fails; what one step deletes is bounded, and the rest is left to the next run.
 """
 
 WORK_URI = "{{ var.value.modlake_work_uri }}"
+STEPS = ["expire_snapshots", "compact_tables", "sweep_orphans", "sweep_runs"]
 PARAMS = {
     "dry_run": Param(
         True,
         type="boolean",
         title="Dry run",
         description="Only find and report; change nothing.",
+    ),
+    "steps": Param(
+        STEPS,
+        type="array",
+        items={"type": "string", "enum": STEPS},
+        examples=STEPS,
+        title="Steps",
+        description="The others are skipped: leave out what the catalog's optimizers, Spark or Athena do.",
     ),
     "snapshot_retention_days": Param(
         30,
@@ -123,6 +132,8 @@ with DAG(
         "owner": "modlake",
         "retries": 2,
         "retry_delay": timedelta(minutes=5),
+        # A step may be left out.
+        "trigger_rule": TriggerRule.NONE_FAILED,
     },
     render_template_as_native_obj=True,
     params=PARAMS,
@@ -137,7 +148,7 @@ with DAG(
         task_id="report",
         work_uri=WORK_URI,
         policy=POLICY,
-        steps=[step.task_id for step in steps],
+        steps=STEPS,
         # What was found is told also when a step failed or refused.
         trigger_rule=TriggerRule.ALL_DONE,
     )

@@ -39,6 +39,7 @@ def test_it_runs_alone_each_week_and_not_for_the_past(dag: DAG) -> None:
 def test_a_run_is_dry_unless_asked(dag: DAG) -> None:
     params = {name: param.value for name, param in dag.params._ParamsDict__dict.items()}  # type: ignore[attr-defined]
     assert MaintenancePolicy.from_params(params).dry_run
+    assert params["steps"] == STEPS[:-1]
 
 
 def test_every_param_is_explained(dag: DAG) -> None:
@@ -56,7 +57,13 @@ def test_every_step_gets_every_param(dag: DAG) -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"dry_run": "no"}, {"orphan_grace_hours": 1}, {"min_snapshots": 0}, {"max_removed_percent": 101}],
+    [
+        {"dry_run": "no"},
+        {"steps": ["compact"]},
+        {"orphan_grace_hours": 1},
+        {"min_snapshots": 0},
+        {"max_removed_percent": 101},
+    ],
 )
 def test_wrong_params_are_refused_by_the_form(dag: DAG, wrong: dict[str, Any]) -> None:
     (name, value) = next(iter(wrong.items()))
@@ -70,6 +77,8 @@ def test_commits_wait_for_a_slot_and_the_report_for_everything(dag: DAG) -> None
     )
     assert dag.get_task("report").trigger_rule == TriggerRule.ALL_DONE
     assert dag.get_task("report").steps == STEPS[:-1]
+    # Whatever was left out before it.
+    assert {dag.get_task(step).trigger_rule for step in STEPS[:-1]} == {TriggerRule.NONE_FAILED}
 
 
 def test_it_survives_serialisation(dag: DAG) -> None:

@@ -10,6 +10,7 @@ from unittest import mock
 
 import pytest
 from airflow.sdk import RetryAction
+from airflow.sdk.exceptions import AirflowSkipException
 
 from modlake.exceptions import ModlakeTerminalError, ModlakeTransientError
 from modlake.lake.maintenance.findings import Finding, MaintenanceRefusedError
@@ -33,6 +34,7 @@ PARAMS: dict[str, Any] = {
     "target_file_size_mb": 128,
     "max_removed_percent": 50,
     "max_deletes": 100_000,
+    "steps": ["t", "expire", "sweep"],
 }
 POLICY = MaintenancePolicy.from_params(PARAMS)
 FINDING = Finding("images", "data files", 10, 2, 5_000_000, datetime(2026, 11, 1, tzinfo=UTC), ["s3://a"])
@@ -97,6 +99,13 @@ class TestEveryStep:
         context["ti"].xcom_push.assert_called_once_with(key="findings", value=[FINDING.to_dict()])
 
 
+def test_a_step_that_is_left_out_is_skipped(context: dict[str, Any], store: MemoryObjectStore) -> None:
+    policy = PARAMS | {"steps": ["sweep_runs"]}
+    operator = CompactTablesOperator(task_id="compact_tables", policy=policy)
+    with pytest.raises(AirflowSkipException, match="compact_tables"):
+        run(operator, context, store, "compaction.compact_tables", side_effect=AssertionError)
+
+
 def test_whether_a_run_is_going_is_asked_of_airflow(
     context: dict[str, Any], store: MemoryObjectStore
 ) -> None:
@@ -119,7 +128,7 @@ class TestReport:
 
         context["ti"].xcom_pull.side_effect = pull
         operator = ReportMaintenanceOperator(
-            task_id="report", work_uri="s3://work", policy=PARAMS, steps=["expire", "sweep"]
+            task_id="report", work_uri="s3://work", policy=PARAMS, steps=["expire", "left_out", "sweep"]
         )
         operator.__dict__["hook"] = store
         return operator.execute(context)

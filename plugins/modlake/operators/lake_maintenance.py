@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow.providers.amazon.aws.operators.base_aws import AwsBaseOperator
 from airflow.providers.amazon.aws.utils.mixins import aws_template_fields
 from airflow.sdk import get_current_context
+from airflow.sdk.exceptions import AirflowSkipException
 
 from modlake.exceptions import ModlakeTerminalError
 from modlake.hooks.object_store import S3ObjectStoreHook
@@ -31,8 +32,8 @@ class MaintenanceStepOperator(AwsBaseOperator[S3ObjectStoreHook]):
     """
     Base of the steps. Returns, and pushes as the XCom ``findings``, a list of findings.
 
-    :param policy: the params of :class:`~modlake.lake.maintenance.policy.MaintenancePolicy.from_params`
-        (templated)
+    :param policy: the params of :class:`~modlake.lake.maintenance.policy.MaintenancePolicy.from_params`, and
+        ``steps``, the ids of the tasks that are to be done; the others are skipped (templated)
     """
 
     aws_hook_class = S3ObjectStoreHook
@@ -51,6 +52,8 @@ class MaintenanceStepOperator(AwsBaseOperator[S3ObjectStoreHook]):
         from modlake.lake.maintenance.findings import MaintenanceRefusedError
         from modlake.lake.maintenance.policy import MaintenancePolicy
 
+        if self.task_id not in self.policy["steps"]:
+            raise AirflowSkipException(f"{self.task_id} is not among the steps that are to be done.")
         policy = MaintenancePolicy.from_params(self.policy)
         self.log.info("%s: %s", "Dry run, nothing is changed" if policy.dry_run else "Real run", policy)
         try:
@@ -135,7 +138,8 @@ class ReportMaintenanceOperator(AwsBaseOperator[S3ObjectStoreHook]):
     """
     Write what the steps found and did to ``<work>/maintenance/<time>.json``; returns that URI.
 
-    Fails after writing when a step left nothing, or left findings on which it refused to act.
+    Fails after writing when a step that was to be done left nothing, or left findings on which it refused to
+    act.
 
     :param work_uri: the bucket or prefix of Modlake's own files (templated)
     :param policy: the params that the steps got (templated)
@@ -156,8 +160,9 @@ class ReportMaintenanceOperator(AwsBaseOperator[S3ObjectStoreHook]):
 
     def execute(self, context: Context) -> str:
         ti = context["ti"]
-        findings = {step: ti.xcom_pull(task_ids=step, key=FINDINGS) for step in self.steps}
-        unfinished = [step for step in self.steps if ti.xcom_pull(task_ids=step) is None]
+        steps = [step for step in self.steps if step in self.policy["steps"]]
+        findings = {step: ti.xcom_pull(task_ids=step, key=FINDINGS) for step in steps}
+        unfinished = [step for step in steps if ti.xcom_pull(task_ids=step) is None]
         started = context["dag_run"].start_date or datetime.now(UTC)
         uri = f"{as_folder_uri(self.work_uri)}maintenance/{started.astimezone(UTC):%Y%m%dT%H%M%SZ}.json"
         report = {
