@@ -195,13 +195,17 @@ def test_a_plan_leaves_out_what_cannot_be_in_effect() -> None:
     }
     statuses = ("completed", "requested", "undone", "failed", "completed")
     rows = [row | {"action_id": f"act-{number}", "status": status} for number, status in enumerate(statuses)]
-    rows.append(row | {"action_id": "act-9", "status": "completed", "undoes": "act-2"})
+    rows.append(row | {"action_id": "act-9", "status": "completed", "undoes": "act-2", "enforcement_id": "u"})
     plan = plan_undo(rows, actor="ada", reason=None, now=NOW)
     (day,) = plan.days
     assert [each.undoes for each in day.intents] == ["act-0", "act-1", "act-4"]
     assert day.intents[0].detail == {"original": {"key": "moderation"}}
     assert plan.skipped == {"undone": 1, "failed": 1}
-    rows[-1]["undoes"] = "act-0"  # in vain
+    rows[-1] |= {"undoes": "act-0", "status": "requested", "enforcement_id": day.enforcement_id}
+    assert plan_undo(rows, actor="ada", reason=None, now=NOW).days[0].enforcement_id == day.enforcement_id
+    rows[-1] |= {"enforcement_id": "undo-later"}  # where an earlier one failed
+    assert plan_undo(rows, actor="ada", reason=None, now=NOW).days[0].enforcement_id != day.enforcement_id
+    rows[-1] |= {"status": "failed"}
     assert plan_undo(rows, actor="ada", reason=None, now=NOW).days[0].enforcement_id != day.enforcement_id
     rows.pop()
     assert (

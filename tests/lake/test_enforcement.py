@@ -112,6 +112,24 @@ def test_what_failed_is_tried_again_in_a_folder_of_its_own(world: World) -> None
     assert world.plan().intents == {}
 
 
+def test_what_failed_and_was_requested_anew_is_never_gone_on_with_where_it_failed(world: World) -> None:
+    first = world.plan()
+    assert world.plan().enforcement_id == first.enforcement_id
+    add_intents(world.catalog, DAY, world.intents(first))
+    assert world.plan().enforcement_id == first.enforcement_id
+    world.act(first, quarantine="failed")
+    seen = {first.enforcement_id}
+    for status in ("failed", "requested", "failed", "requested"):
+        enforcement = world.plan()
+        assert enforcement.intents == {"quarantine": 2}
+        assert enforcement.enforcement_id not in seen
+        seen.add(enforcement.enforcement_id)
+        if status == "failed":
+            world.act(enforcement, quarantine="failed")
+        else:
+            add_intents(world.catalog, DAY, world.intents(enforcement))
+
+
 def test_a_changed_policy_releases_behind_the_same_brake(world: World) -> None:
     world.act(world.plan(policy(brake=Brake(max_images=2))))
     changed = world.plan(policy(block_at=99, brake=Brake(max_images=1)))

@@ -287,8 +287,13 @@ def test_what_was_done_for_lack_of_an_answer_is_taken_back_as_anything_else(worl
 def test_a_failure_that_is_tried_again_makes_another_enforcement(world: World) -> None:
     done = world.plan(BLOCK)
     world.end(done[:1], "failed")
+    world.request(done[1:])
     history = ActionHistory(pa.Table.from_pylist(world.actions, ACTIONS_TABLE.row_schema))
-    assert history.failures == [f"{done[0].action_id} enf-1"]
+    failed, requested = (f"{each.action_id}" for each in done)
+    assert history.tried_elsewhere("enf-1") == [f"{failed} failed enf-1"]
+    assert history.tried_elsewhere("enf-2") == sorted(
+        [f"{failed} failed enf-1", f"{requested} requested enf-1"]
+    )
 
 
 @pytest.mark.parametrize(

@@ -86,8 +86,10 @@ def plan_enforcement(
     published = read_published(catalog, day)
     history = ActionHistory(read_actions(catalog, day=day))
     named = [f"{policy.name} {policy.version} {policy.status}" for policy in policies]
+    first_id = new_enforcement_id(day, published.run_id, named)
+    anew = history.tried_elsewhere(first_id)
     folder = EnforcementFolder(
-        work_uri, day, new_enforcement_id(day, published.run_id, named, history.failures)
+        work_uri, day, new_enforcement_id(day, published.run_id, named, anew) if anew else first_id
     )
     decisions = DayDecisions(catalog, published, policies)
 

@@ -25,14 +25,16 @@ _URI = re.compile(
 )
 
 
-def new_enforcement_id(day: date, run_id: str, policies: Iterable[str], failures: Iterable[str] = ()) -> str:
+def new_enforcement_id(
+    day: date, run_id: str, policies: Iterable[str], tried_elsewhere: Iterable[str] = ()
+) -> str:
     """Name an enforcement by what it does, so that whoever does the same once more goes on with it.
 
     :param run_id: the published run that is decided
     :param policies: names, versions and statuses
-    :param failures: what failed before and is to be tried anew
+    :param tried_elsewhere: what other enforcements tried before and this one tries anew, and by which
     """
-    meaning = json.dumps([day.isoformat(), run_id, sorted(policies), sorted(failures)])
+    meaning = json.dumps([day.isoformat(), run_id, sorted(policies), sorted(tried_elsewhere)])
     return f"enf-{hashlib.sha256(meaning.encode()).hexdigest()[:16]}"
 
 

@@ -48,12 +48,17 @@ class ActionHistory:
         """The images that something was done about, or asked for."""
         return pa.array(self._by_image, pa.string())
 
-    @property
-    def failures(self) -> list[str]:
-        """Which failures there are, by action and enforcement: trying them again is a new enforcement."""
+    def tried_elsewhere(self, enforcement_id: str) -> list[str]:
+        """Return what failed, and what another enforcement has requested and not ended.
+
+        Either is by then another enforcement's to try anew: the results of this one may be older.
+        """
         rows = (row for rows in self._by_image.values() for row in rows)
         return sorted(
-            f"{row['action_id']} {row['enforcement_id']}" for row in rows if row["status"] == "failed"
+            f"{row['action_id']} {row['status']} {row['enforcement_id']}"
+            for row in rows
+            if row["status"] == "failed"
+            or (row["status"] == REQUESTED and row["enforcement_id"] != enforcement_id)
         )
 
     def of(self, source_ref: str, etag: str) -> _ImageHistory:

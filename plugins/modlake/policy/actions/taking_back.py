@@ -43,7 +43,7 @@ def plan_undo(
     Plan to take back those of the actions that are in effect, or may be: nobody has recorded their end.
 
     The same actions make the same enforcement, so that whoever asks again goes on with it; unless their undo
-    has ended without success, then it begins anew.
+    has ended without success or another enforcement has requested it since, then it begins anew.
 
     :param actions: rows of ``actions``, with the undos of the actions among them
     :raises ModlakeTerminalError: the actor is Modlake itself, whose undos mean no person
@@ -52,11 +52,10 @@ def plan_undo(
         raise ModlakeTerminalError(f"{actor!r} is no person: say with --actor who takes the actions back.")
     skipped: Counter[str] = Counter()
     by_day: dict[date, list[Mapping[str, Any]]] = {}
-    vain: set[str] = set()
+    undos: dict[str, Mapping[str, Any]] = {}
     for row in actions:
         if row["undoes"] is not None:
-            if row["status"] != REQUESTED:
-                vain.add(row["undoes"])
+            undos[row["undoes"]] = row
         elif row["status"] in (REQUESTED, "completed"):
             by_day.setdefault(row["day"], []).append(row)
         else:
@@ -64,8 +63,10 @@ def plan_undo(
     days = []
     for day, rows in sorted(by_day.items()):
         originals = sorted(rows, key=lambda row: (row["source_ref"], row["action_id"]))
-        begins_anew = any(row["action_id"] in vain for row in originals)
-        enforcement_id = _enforcement_id(originals, now.isoformat() if begins_anew else "")
+        enforcement_id = _enforcement_id(originals, "")
+        tried = [undos[row["action_id"]] for row in originals if row["action_id"] in undos]
+        if any((undo["status"], undo["enforcement_id"]) != (REQUESTED, enforcement_id) for undo in tried):
+            enforcement_id = _enforcement_id(originals, now.isoformat())
         intents = [
             undo_of(row, enforcement_id=enforcement_id, actor=actor, reason=reason) for row in originals
         ]
