@@ -71,18 +71,19 @@ def undo(
     _check_selection(day, rule, action, image)
     cloud_settings = CloudSettings.from_environment()
     installation = _installation(Settings.from_environment(), cloud_settings, aws=aws)
-    catalog = open_lake_catalog(cloud_settings)
+    catalog = _described_catalog() if aws else open_lake_catalog(cloud_settings)
     rows = _selected(catalog, day.date() if day else None, rule, action, image)
     plan = plan_undo(rows, actor=actor or getpass.getuser(), reason=reason, now=datetime.now(UTC))
     _show(plan)
     if dry_run or not plan.days:
         return
+    work_uri = installation.variable("modlake_work_uri")
     _confirm(len(plan.originals), yes=yes)
     results: list[ActionResult] = []
     with Steps() as steps:
         for each in plan.days:
             with steps.step(f"Undo {each.day}") as step:
-                results += _take_back(installation, catalog, each, step)
+                results += _take_back(installation, work_uri, catalog, each, step)
     if not _tell(results):
         raise typer.Exit(1)
 
@@ -102,6 +103,12 @@ def _installation(settings: Settings, cloud: CloudSettings, *, aws: bool) -> Ins
     os.environ.update(found.environment)  # Airflow's hooks read it
     os.environ.setdefault("AIRFLOW__LOGGING__LOGGING_LEVEL", "ERROR")  # what they do is told here
     return found
+
+
+def _described_catalog() -> Catalog:
+    from modlake.lake.catalog import open_catalog
+
+    return open_catalog()
 
 
 def _selected(
@@ -168,7 +175,7 @@ def _confirm(count: int, *, yes: bool) -> None:
 
 
 def _take_back(
-    installation: Installation, catalog: Catalog, each: TakingBack, step: Step
+    installation: Installation, work_uri: str, catalog: Catalog, each: TakingBack, step: Step
 ) -> list[ActionResult]:
     from modlake.hooks.moderation_actions import ModeratedObjectsHook
     from modlake.hooks.moderation_actions_kinds import action_kinds
@@ -178,9 +185,10 @@ def _take_back(
 
     aws = {"aws_conn_id": installation.connection_id}
     store = ModeratedObjectsHook(**aws)
-    folder = EnforcementFolder(installation.variable("modlake_work_uri"), each.day, each.enforcement_id)
-    add_intents(catalog, each.day, each.intents)
+    folder = EnforcementFolder(work_uri, each.day, each.enforcement_id)
+    # First, so that nothing is requested in the table where the work bucket can't be written.
     batches = write_intents(store, folder, each.intents, INTENTS_PER_BATCH)
+    add_intents(catalog, each.day, each.intents)
     results: list[ActionResult] = []
     try:
         for batch in range(batches):

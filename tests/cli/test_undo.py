@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -17,6 +20,7 @@ from typer.testing import CliRunner, Result
 from cli import undo
 from cli.airflow_environment import connections
 from cli.app import app
+from cli.settings import CHECKOUT
 from localcloud.settings import CloudSettings
 from modlake.exceptions import ModlakeTerminalError
 from modlake.hooks.moderation_actions import ModeratedObjectsHook
@@ -25,6 +29,7 @@ from modlake.lake.actions import add_intents, read_actions, record_results
 from modlake.policy.actions.batch import carry_out
 from modlake.policy.actions.taking_back import plan_undo
 from modlake.policy.enforcement_folder import EnforcementFolder, write_intents
+from modlake.policy.intents import undo_id
 from tests.support.actions import Buckets, all_of, intent
 from tests.support.cloud import running_cloud
 from tests.support.story_lake import DAY, configured, make_lake
@@ -169,6 +174,44 @@ def test_a_wrong_call_says_what_to_write(stage: Scene, arguments: list[str], men
     result = stage.undo(*arguments)
     assert result.exit_code == 1
     assert mend in " ".join(result.output.split())
+
+
+@pytest.mark.integration
+def test_where_the_work_bucket_is_out_of_reach_nothing_is_requested(
+    stage: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (action_id,) = stage.act({"e.jpg": stage.upload("e.jpg")}, "far", ("tag",))
+    retries = {"retries": {"mode": "standard", "total_max_attempts": 1}}
+    nowhere = {"region_name": "us-east-1", "endpoint_url": "http://127.0.0.1:1", "config_kwargs": retries}
+    connection = {"conn_type": "aws", "login": "a", "password": "b", "extra": nowhere}
+    monkeypatch.setenv("AIRFLOW_CONN_AWS_DEFAULT", json.dumps(connection))
+
+    unset = stage.undo("--aws", "--action", action_id, "--actor", "ada")
+    assert unset.exit_code == 1
+    assert "The variable modlake_work_uri is not set in the environment" in unset.output
+
+    monkeypatch.setenv("AIRFLOW_VAR_MODLAKE_WORK_URI", "s3://acme-modlake/")
+    out_of_reach = stage.undo("--aws", "--action", action_id, "--actor", "ada")
+    assert out_of_reach.exit_code == 1
+    assert "S3 can't be reached for s3://acme-modlake/enforcements/" in out_of_reach.output
+    assert stage.rows([action_id, undo_id(action_id)]) == stage.rows([action_id])
+
+
+def test_aws_never_means_the_local_lake(tmp_path: Path) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-P", "-m", "cli", "undo", "--aws", "--action", "act-1", "--dry-run"],
+        env={
+            "HOME": str(tmp_path),
+            "MODLAKE_HOME": str(tmp_path / "home"),
+            "PYTHONPATH": f"{CHECKOUT}/plugins:{CHECKOUT}/include",
+        },
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 1
+    assert "No Iceberg catalog named modlake can be opened" in ended.stderr
 
 
 def test_many_actions_need_a_yes(monkeypatch: pytest.MonkeyPatch) -> None:
