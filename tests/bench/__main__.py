@@ -50,7 +50,9 @@ BENCHES: dict[str, Callable[..., dict[str, Any]]] = {
         images=1_000_000 if isolated else 20_000,
         isolated=isolated,
     ),
-    "orchestration": lambda size, home, isolated: orchestration.run((size or 1_000_000) // 10_000),
+    "orchestration": lambda size, home, isolated: orchestration.run(
+        max(1, (size or 1_000_000) // 10_000), job_seconds=30 if isolated else 5
+    ),
     "decide": lambda size, home, isolated: {
         "title": "Decide a day by the default policy",
         **decide.run(size or 1_000_000),
@@ -67,7 +69,8 @@ def run(name: str, home: Path, *, size: int | None = None, smoke: bool = False) 
 def main() -> None:
     arguments = _arguments()
     console = Console()
-    home: Path = arguments.home
+    # What a smoke run tells is no result, and must not replace one.
+    home: Path = arguments.home / "smoke" if arguments.smoke else arguments.home
     machine = {
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": platform.machine(),
@@ -85,8 +88,7 @@ def main() -> None:
         path = home / f"{name}.json"
         path.write_text(json.dumps(told, indent=1, default=str) + "\n", encoding="utf-8")
         console.print(table_of(told))
-        picture = plot(told, home / f"{name}.png")
-        console.print(f"{path}" + (f", {picture}" if picture else ""))
+        console.print(f"{path}, {plot(told, home / f'{name}.png')}")
         if before > 1:
             console.print(f"The machine was busy (load {before:.1f}): trust ratios alone.", style="yellow")
 

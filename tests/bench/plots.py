@@ -13,35 +13,48 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
 OURS, OTHERS = "#1f6feb", "#9aa4b2"
+_OUR_WAYS = ("modlake", "columns", "moderate_images", "as landed")
 
 
-def plot(told: dict[str, Any], path: Path) -> Path | None:
-    """Draw a bench's ways, rate and memory, or its curves; None when there is nothing to draw."""
+PANELS = {
+    "per_second": "{unit} a second",
+    "images_per_second": "images a second",
+    "peak_mb": "peak memory of the process, MB",
+    "task_starts": "starts of a task's process",
+    "worker_seconds": "seconds of workers' processes",
+    "mb": "size of the files, MB",
+    "one image, ms": "time to find one image, ms",
+}
+"""What is drawn of a bench's ways, as far as they tell it."""
+
+
+def plot(told: dict[str, Any], path: Path) -> Path:
+    """Draw a bench's ways side by side, or its curves."""
     ways = told["ways"]
     if "step" in ways[0]:
         return _curves(told, path)
-    rate = next((name for name in ("per_second", "images_per_second") if name in ways[0]), None)
-    if rate is None:
-        return None
-    has_memory = "peak_mb" in ways[0]
-    figure, axes = plt.subplots(
-        1, 1 + has_memory, figsize=(6 + 5 * has_memory, 0.5 * len(ways) + 1.6), squeeze=False
-    )
-    unit = told.get("unit", "images")
-    _bars(axes[0][0], ways, rate, f"{unit} a second", "{:,.0f}")
-    if has_memory:
-        _bars(axes[0][1], ways, "peak_mb", "peak memory of the process, MB", "{:,.0f}")
-        axes[0][1].set_yticklabels([])
+    fields = [field for field in PANELS if field in ways[0]]
+    count = len(fields)
+    figure, panels = plt.subplots(1, count, figsize=(1 + 5 * count, 0.5 * len(ways) + 1.6), squeeze=False)
+    for axes, field in zip(panels[0], fields, strict=True):
+        _bars(axes, ways, field, PANELS[field].format(unit=told.get("unit", "images")))
+        if axes is not panels[0][0]:
+            axes.set_yticklabels([])
     figure.suptitle(told["title"])
     return _save(figure, path)
 
 
-def _bars(axis: Axes, ways: list[dict[str, Any]], field: str, label: str, form: str) -> None:
+def _bars(axis: Axes, ways: list[dict[str, Any]], field: str, label: str) -> None:
     names = [way["way"] for way in ways]
     values = [way[field] for way in ways]
-    colours = [OURS if name.startswith(("modlake", "columns")) else OTHERS for name in names]
+    colours = [OURS if name.startswith(_OUR_WAYS) else OTHERS for name in names]
     bars = axis.barh(names, values, color=colours)
-    axis.bar_label(bars, [form.format(value) for value in values], padding=3, fontsize=8)
+    axis.bar_label(
+        bars,
+        [f"{value:,.0f}" if value >= 100 else f"{value:,.3g}" for value in values],
+        padding=3,
+        fontsize=8,
+    )
     axis.invert_yaxis()
     axis.set_xlabel(label)
     axis.margins(x=0.18)
