@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import io
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from unittest import mock
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from modlake.pipeline import second_look
 from modlake.pipeline.image_retries import plan_retries
 from modlake.pipeline.landing import land_shard
 from modlake.pipeline.manifests import read_manifest
@@ -22,6 +29,16 @@ KEYS = ["a.jpg", "b/c.jpg", "b.jpg", "d.jpg"]
 JOB_BEGAN = datetime(2026, 11, 22, 1, tzinfo=UTC)  # as finish_job has it
 AFTERWARDS = datetime(2026, 11, 22, 1, 0, 1, tzinfo=UTC)
 LATER_STILL = datetime(2026, 11, 22, 1, 30, tzinfo=UTC)
+
+
+def by_utf8(key: str) -> str:
+    """S3's order."""
+    return key
+
+
+def by_folder(key: str) -> str:
+    """SeaweedFS's order."""
+    return key.replace("/", "\0")
 
 
 @dataclass
@@ -48,10 +65,13 @@ class PagedStore(DatedStore):
 
     calls: int = 0
     told: int = 0
+    order: Callable[[str], str] = by_utf8
 
     def list_page(self, bucket: str, prefix: str, *, after: str = "", limit: int = 1_000) -> ListedPage:
         self.calls += 1
-        found = [each for page in self.list_objects(bucket, prefix) for each in page if each.key > after]
+        found = [each for page in self.list_objects(bucket, prefix) for each in page]
+        found.sort(key=lambda each: self.order(each.key))
+        found = [each for each in found if not after or self.order(each.key) > self.order(after)]
         self.told += len(found[:limit])
         columns: list[pa.Array[Any]] = [
             pa.array([each.key for each in found[:limit]], pa.string()),
@@ -167,6 +187,63 @@ def test_a_look_takes_the_fewest_calls(names: list[str], calls: int, keys: int) 
     store.calls = store.told = 0
     assert set(outcomes(store, plan).values()) == {"judged"}
     assert (store.calls, store.told) == (calls, keys)
+
+
+def write_inventory(store: DatedStore) -> str:
+    """Write what tells of the day's objects, in S3's order, whichever the store lists in."""
+    objects = [each for page in store.list_objects("ugc", f"uploads/{DAY}/") for each in page]
+    columns: dict[str, Any] = {
+        "bucket": [each.bucket for each in objects],
+        "key": [each.key for each in objects],
+        "size": [each.size_bytes for each in objects],
+        "etag": [each.etag for each in objects],
+        "last_modified": pa.array([each.last_modified for each in objects], pa.timestamp("us", tz="UTC")),
+    }
+    sink = io.BytesIO()
+    pq.write_table(pa.table(columns), sink)
+    store.write("s3://work/inventory.parquet", sink.getvalue())
+    return "s3://work/inventory.parquet"
+
+
+# Few characters, so that folders and images share beginnings, and stand where orders differ.
+NAMES = st.sets(st.text(st.sampled_from("ab/-0"), min_size=1, max_size=5), min_size=3, max_size=30)
+
+
+@settings(deadline=None, max_examples=50)
+@given(order=st.sampled_from([by_utf8, by_folder]), names=NAMES, others=NAMES, data=st.data())
+def test_in_either_order_nothing_that_was_replaced_counts_as_gone(
+    order: Callable[[str], str], names: set[str], others: set[str], data: st.DataObject
+) -> None:
+    images = sorted({f"{name}.jpg" for name in names})
+    gone = data.draw(st.sets(st.sampled_from(images)))
+    store = PagedStore(order=order)
+    upload(store, [*images, *(f"{name}x.txt" for name in others)])
+    with mock.patch.object(second_look, "_KEYS_PER_PAGE", 4):
+        plan = plan_day(store, inventory_uri=write_inventory(store))
+        judge_day(store, plan)
+        for name in images:
+            store.rewrite(name, AFTERWARDS, b"another image")
+            if name in gone:
+                del store.objects[f"s3://ugc/uploads/{DAY}/{name}"]
+        assert outcomes(store, plan) == {name: "judged" if name in gone else "REPLACED" for name in images}
+
+
+@pytest.mark.parametrize(
+    ("order", "calls"),
+    [
+        (by_utf8, 1 + 3 + 1),  # what is gone is asked for singly: SeaweedFS could have it before all others
+        (by_folder, 1 + 2 + 1 + 3),  # what stands first is listed for itself
+    ],
+)
+def test_a_look_in_the_other_order_takes_few_calls_more(order: Callable[[str], str], calls: int) -> None:
+    store = PagedStore(order=order)
+    upload(store, [f"a{between}{number:04d}.jpg" for between in "-/" for number in range(1_250)])
+    plan = plan_day(store, inventory_uri=write_inventory(store))
+    judge_day(store, plan)
+    del store.objects[f"s3://ugc/uploads/{DAY}/a/0003.jpg"]
+    store.calls = 0
+    assert set(outcomes(store, plan).values()) == {"judged"}
+    assert store.calls == calls
 
 
 def test_a_job_without_a_time_is_compared_by_etag_alone(store: DatedStore) -> None:

@@ -18,7 +18,7 @@ from itertools import islice
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from modlake.pipeline.columns import Column, find_rows, taken
+from modlake.pipeline.columns import Column, find_rows, in_one_chunk, taken
 from modlake.pipeline.inventory import ROWS_PER_PART
 from modlake.pipeline.job_files import JobRecord
 from modlake.pipeline.object_store import (
@@ -81,7 +81,7 @@ def _read(store: ObjectStore, uri: str) -> SecondLook | None:
 
 def _look(store: ObjectStore, plan: Plan, record: JobRecord, listed: pa.Table) -> SecondLook:
     looked_at = datetime.now(UTC).isoformat()
-    seen = pa.concat_tables([_SEEN.empty_table(), *_see(store, plan, listed)])
+    seen = _see(store, plan, listed)
     row = find_rows(listed["key"], seen["key"])
     etag, last_modified = taken(seen["etag"], row), taken(seen["last_modified"], row)
     is_other: Column = pc.not_equal(etag, listed["etag"])
@@ -115,21 +115,48 @@ def let_second_pass(written: datetime | None) -> None:
         time.sleep(min(1.0, max(0.0, (over - datetime.now(UTC)).total_seconds())))
 
 
-def _see(store: ObjectStore, plan: Plan, listed: pa.Table) -> Iterator[pa.Table]:
-    """Yield the listed objects as they are now, in the fewest List calls."""
+def _see(store: ObjectStore, plan: Plan, listed: pa.Table) -> pa.Table:
+    """Return the listed objects as they are now, in the fewest List calls."""
     bucket, prefix = split_s3_uri(as_folder_uri(plan.source_uri))
     if not listed.num_rows:
-        return
+        return _SEEN.empty_table()
+    keys = in_one_chunk(listed["key"])
     if not isinstance(store, PagedListing):
-        pages: Iterator[pa.Table] = _list_all(store, bucket, prefix)
-    elif listed.num_rows <= 1 + _pages_between(plan, listed):
-        pages = (store.list_page(bucket, key.as_py(), limit=1).objects for key in listed["key"])
+        return _those(keys, _list_all(store, bucket, prefix))
+    few = 1 + _pages_between(plan, listed)
+    seen = _SEEN.empty_table()
+    if len(keys) > few:
+        seen = _those(keys, _list_range(store, bucket, prefix, keys))
+        keys = _perhaps_elsewhere(keys, seen["key"])
+    if len(keys) > few:
+        pages = _list_range(store, bucket, prefix, keys)
     else:
-        pages = _list_range(store, bucket, prefix, listed["key"])
-    wanted = listed["key"].combine_chunks()
+        pages = (store.list_page(bucket, key.as_py(), limit=1).objects for key in keys)
+    return pa.concat_tables([seen, _those(keys, pages)])
+
+
+def _those(keys: Column, pages: Iterator[pa.Table]) -> pa.Table:
+    found = [_SEEN.empty_table()]
     while some := list(islice(pages, _PAGES_AT_ONCE)):
         objects = pa.concat_tables(page.select(_SEEN.names) for page in some)
-        yield objects.filter(pc.is_in(objects["key"], value_set=wanted))
+        found.append(objects.filter(pc.is_in(objects["key"], value_set=keys)))
+    return pa.concat_tables(found)
+
+
+def _perhaps_elsewhere(keys: Column, seen: Column) -> Column:
+    """Return which of the keys between the first and the last were not seen, yet need not be gone.
+
+    An inventory is in S3's order. Where SeaweedFS's begins or ends with other keys than these two, it may
+    have some before the first or after the last: they are returned in its order.
+    """
+    is_unseen: Column = pc.invert(pc.is_in(keys, value_set=in_one_chunk(seen)))
+    if not pc.any(is_unseen).as_py():
+        return keys[:0]
+    slashes_first: Column = pc.replace_substring(keys, "/", "\0")
+    order: Column = pc.sort_indices(slashes_first)
+    if order[0].as_py() == 0 and order[-1].as_py() == len(keys) - 1:
+        return keys[:0]
+    return keys.take(order).filter(is_unseen.take(order))
 
 
 def _pages_between(plan: Plan, listed: pa.Table) -> int:
