@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -206,6 +207,19 @@ def test_what_a_person_has_undone_is_not_done_again_until_the_image_changes(
     # An undo that a person began is finished, too.
     assert said(world.plan(BLOCK)) == (["undo quarantine"] if status == "requested" else [])
     assert said(world.plan(BLOCK, etag="e2")) == ["tag", "quarantine"]
+
+
+def test_an_encrypted_image_is_the_same_after_it_was_put_back(world: World) -> None:
+    tag, quarantine = world.plan(BLOCK)
+    world.end([tag, quarantine])
+    undo = undo_of(world.row(quarantine.action_id), enforcement_id="undo-1", actor="ada", reason="a statue")
+    later = replace(undo, action_id="act-later", etag="e2", detail={"restored_etag": "e3"})
+    world.end([replace(undo, detail={"restored_etag": "e2"}), later])
+    for etag in ("e1", "e2", "e3"):
+        assert world.plan(BLOCK, etag=etag) == []
+        (released,) = world.plan(ALLOW, etag=etag)
+        assert (released.undoes, released.etag) == (tag.action_id, etag)
+    assert said(world.plan(BLOCK, etag="e4")) == ["tag", "quarantine"]
 
 
 def test_images_that_are_not_decided_are_let_be(world: World) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
@@ -62,8 +62,11 @@ class ActionHistory:
         )
 
     def of(self, source_ref: str, etag: str) -> _ImageHistory:
-        rows = [row for row in self._by_image.get(source_ref, ()) if row["etag"] == etag]
+        of_name = self._by_image.get(source_ref, [])
+        etags = _etags_of_object(etag, of_name)
+        rows = [row for row in of_name if row["etag"] in etags]
         return _ImageHistory(
+            etag,
             [row for row in rows if row["undoes"] is None],
             {row["undoes"]: row for row in rows if row["undoes"] is not None},
         )
@@ -73,6 +76,7 @@ class ActionHistory:
 class _ImageHistory:
     """What was done about an image as it is now; ``undos`` by the action that they take back."""
 
+    etag: str
     actions: list[dict[str, Any]]
     undos: dict[str, dict[str, Any]]
 
@@ -101,6 +105,22 @@ class _ImageHistory:
             for undo in self.undos.values()
             if undo["actor"] != MODLAKE and undo["status"] != "failed"
         }
+
+
+def _etags_of_object(etag: str, rows: Sequence[Mapping[str, Any]]) -> set[str]:
+    """Return every ETag that the object with this one has had by these actions.
+
+    S3 gives an encrypted object another one when it is put back from quarantine.
+    """
+    pairs = [
+        {row["etag"], json.loads(row["detail"]).get("restored_etag", row["etag"])}
+        for row in rows
+        if row["undoes"] is not None and row["status"] == "completed"
+    ]
+    etags = {etag}
+    for _ in pairs:  # each may lead to another one
+        etags.update(*(pair for pair in pairs if pair & etags))
+    return etags
 
 
 class Targets:
@@ -200,7 +220,7 @@ class _Planner:
             if undo_status == REQUESTED or (not is_wanted and undo_status in (None, "failed")):
                 superseded.append(row)
         verdicts = ", ".join(sorted({row["verdict"] for row in rows})) or "no verdict"
-        yield from self._undo(superseded, f"Released: {verdicts} now")
+        yield from self._undo(superseded, history, f"Released: {verdicts} now")
         for (kind, target), row in wanted.items():
             if kind not in history.undone_by_people:
                 yield from self._do(kind, target, row, history, superseded)
@@ -208,11 +228,14 @@ class _Planner:
     def finish(self, history: _ImageHistory) -> Iterator[Intent]:
         """Yield the undos that began, and nothing else."""
         begun = [row for row in history.open if history.undo_status(row) == REQUESTED]
-        yield from self._undo(begun, "Released: it began before")
+        yield from self._undo(begun, history, "Released: it began before")
 
-    def _undo(self, rows: Iterable[Mapping[str, Any]], reason: str) -> Iterator[Intent]:
+    def _undo(
+        self, rows: Iterable[Mapping[str, Any]], history: _ImageHistory, reason: str
+    ) -> Iterator[Intent]:
         for row in rows:
-            yield undo_of(row, enforcement_id=self._enforcement_id, actor=MODLAKE, reason=reason)
+            undo = undo_of(row, enforcement_id=self._enforcement_id, actor=MODLAKE, reason=reason)
+            yield replace(undo, etag=history.etag)
 
     def _do(
         self,
