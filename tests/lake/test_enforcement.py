@@ -130,6 +130,14 @@ def test_what_failed_and_was_requested_anew_is_never_gone_on_with_where_it_faile
             add_intents(world.catalog, DAY, world.intents(enforcement))
 
 
+def test_an_undo_that_found_nothing_is_never_gone_on_with_where_it_did(world: World) -> None:
+    world.act(world.plan())
+    quarantining = policy(actions={"block": ("quarantine",)})
+    in_vain = world.plan(quarantining)
+    world.act(in_vain, tag="gone")
+    assert world.plan(quarantining).enforcement_id != in_vain.enforcement_id
+
+
 def test_a_changed_policy_releases_behind_the_same_brake(world: World) -> None:
     world.act(world.plan(policy(brake=Brake(max_images=2))))
     changed = world.plan(policy(block_at=99, brake=Brake(max_images=1)))

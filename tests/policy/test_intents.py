@@ -31,6 +31,7 @@ class World:
 
     def __init__(self) -> None:
         self.actions: list[dict[str, Any]] = []
+        self.ended = 0
 
     def plan(
         self,
@@ -80,7 +81,9 @@ class World:
     def end(self, intents: Sequence[Intent], status: str = "completed") -> None:
         self.request(intents)
         for intent in intents:
-            self.row(intent.action_id)["status"] = status
+            self.ended += 1
+            completed_at = REQUESTED_AT + timedelta(hours=self.ended)
+            self.row(intent.action_id).update(status=status, completed_at=completed_at)
             if intent.undoes and status == "completed":
                 self.row(intent.undoes)["status"] = "undone"
 
@@ -194,6 +197,26 @@ def test_an_undo_that_failed_is_tried_again_and_one_that_cannot_be_is_not(world:
     world.end([quarantine], "replaced")
     assert world.plan(ALLOW) == [tag]
     assert world.plan(BLOCK) == []
+
+
+@pytest.mark.parametrize("who", ["modlake", "ada"])
+def test_a_tag_that_was_out_of_reach_in_quarantine_is_taken_off_when_the_image_is_back(
+    world: World, who: str
+) -> None:
+    quarantining = policy(actions={"block": ("quarantine",)})
+    tag, quarantine = world.plan(BLOCK)
+    world.end([tag, quarantine])
+    gone = replace(world.plan(BLOCK, quarantining)[0], actor=who, reason="why")
+    world.end([gone], "gone")
+    assert world.plan(BLOCK, quarantining) == []
+    now_or_next = world.plan(ALLOW)
+    assert [undo.undoes for undo in now_or_next] == [quarantine.action_id, tag.action_id]
+    assert (now_or_next[1].actor, now_or_next[1].reason) == (who, "why")
+    world.end(now_or_next[:1])
+    assert world.plan(ALLOW) == now_or_next[1:]
+    assert said(world.plan(BLOCK)) == (["undo tag", "quarantine"] if who == "ada" else ["quarantine"])
+    world.end(now_or_next[1:], "gone")
+    assert world.plan(ALLOW) == []
 
 
 @pytest.mark.parametrize("status", ["completed", "requested"])

@@ -15,7 +15,7 @@ from modlake.exceptions import ModlakeTerminalError
 from modlake.lake.days import of_day, replace_with_rows, until_committed
 from modlake.lake.filters import all_of, between, equal_to, one_of
 from modlake.lake.schemas import ACTIONS_TABLE
-from modlake.policy.intents import REQUESTED, UNDONE, ActionResult, Intent
+from modlake.policy.intents import REQUESTED, UNDONE, ActionResult, Intent, may_be_requested_anew
 
 # As many values as a filter of Iceberg compares with a file's bounds, and a multiple of it.
 _VALUES_PER_SCAN = 2_000
@@ -65,7 +65,7 @@ def add_intents(catalog: Catalog, day: date, intents: Iterable[Intent]) -> int:
         return {
             action_id: _requested(intent, now)
             for action_id, intent in wanted.items()
-            if action_id not in known or _may_be_requested_anew(known[action_id])
+            if action_id not in known or may_be_requested_anew(known[action_id])
         }
 
     return _change(catalog, day, add) if wanted else 0
@@ -140,12 +140,6 @@ def _change(catalog: Catalog, day: date, change: Any) -> int:
         return len(changed)
 
     return until_committed(commit, f"The actions of {day} could not be written")[0]
-
-
-def _may_be_requested_anew(row: Mapping[str, Any]) -> bool:
-    # An undo finds what it sought when somebody has put the object back.
-    again = {"failed", "replaced", "gone"} if row["undoes"] is not None else {"failed"}
-    return row["status"] in again
 
 
 def _check_days(day: date, intents: Iterable[Intent]) -> None:

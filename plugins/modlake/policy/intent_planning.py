@@ -6,6 +6,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
@@ -20,6 +21,7 @@ from modlake.policy.intents import (
     UNDONE,
     Intent,
     action_id,
+    may_be_requested_anew,
     undo_of,
 )
 from modlake.policy.policy import Policy, Verdict
@@ -33,6 +35,9 @@ TARGET_NAMES = {
     "notify_sqs": "queue_url",
     "notify_webhook": "conn_id",
 }
+
+
+_NEVER = datetime.min.replace(tzinfo=UTC)
 
 
 class ActionHistory:
@@ -49,15 +54,15 @@ class ActionHistory:
         return pa.array(self._by_image, pa.string())
 
     def tried_elsewhere(self, enforcement_id: str) -> list[str]:
-        """Return what failed, and what another enforcement has requested and not ended.
+        """Return what may be tried anew, and what another enforcement has requested and not ended.
 
-        Either is by then another enforcement's to try anew: the results of this one may be older.
+        Either is by then another enforcement's to carry out: the results of this one may be older.
         """
         rows = (row for rows in self._by_image.values() for row in rows)
         return sorted(
             f"{row['action_id']} {row['status']} {row['enforcement_id']}"
             for row in rows
-            if row["status"] == "failed"
+            if may_be_requested_anew(row)
             or (row["status"] == REQUESTED and row["enforcement_id"] != enforcement_id)
         )
 
@@ -91,6 +96,26 @@ class _ImageHistory:
     def undo_status(self, row: Mapping[str, Any]) -> str | None:
         undo = self.undos.get(row["action_id"])
         return undo["status"] if undo else None
+
+    def missed_in_quarantine(self, superseded: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Return the actions whose undo found nothing, while the image came back since or comes back now.
+
+        :param superseded: the actions that are about to be taken back
+        """
+        quarantines = [row for row in self.actions if row["kind"] == "quarantine"]
+        if any(row in superseded for row in quarantines):
+            came_back = datetime.max.replace(tzinfo=UTC)
+        else:
+            undone = {row["action_id"] for row in quarantines if row["status"] == UNDONE}
+            undos = (undo for undoes, undo in self.undos.items() if undoes in undone)
+            came_back = max((undo["completed_at"] for undo in undos), default=_NEVER)
+        return [
+            row
+            for row in self.open
+            if row["kind"] != "quarantine"
+            and self.undo_status(row) == "gone"
+            and self.undos[row["action_id"]]["completed_at"] < came_back
+        ]
 
     @property
     def is_without_answer(self) -> bool:
@@ -221,6 +246,10 @@ class _Planner:
                 superseded.append(row)
         verdicts = ", ".join(sorted({row["verdict"] for row in rows})) or "no verdict"
         yield from self._undo(superseded, history, f"Released: {verdicts} now")
+        for row in history.missed_in_quarantine(superseded):
+            if (row["kind"], row["target"]) not in wanted or row["kind"] in history.undone_by_people:
+                missed = history.undos[row["action_id"]]
+                yield from self._undo([row], history, missed["reason"], missed["actor"])
         for (kind, target), row in wanted.items():
             if kind not in history.undone_by_people:
                 yield from self._do(kind, target, row, history, superseded)
@@ -231,10 +260,14 @@ class _Planner:
         yield from self._undo(begun, history, "Released: it began before")
 
     def _undo(
-        self, rows: Iterable[Mapping[str, Any]], history: _ImageHistory, reason: str
+        self,
+        rows: Iterable[Mapping[str, Any]],
+        history: _ImageHistory,
+        reason: str | None,
+        actor: str = MODLAKE,
     ) -> Iterator[Intent]:
         for row in rows:
-            undo = undo_of(row, enforcement_id=self._enforcement_id, actor=MODLAKE, reason=reason)
+            undo = undo_of(row, enforcement_id=self._enforcement_id, actor=actor, reason=reason)
             yield replace(undo, etag=history.etag)
 
     def _do(

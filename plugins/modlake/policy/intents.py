@@ -83,6 +83,13 @@ def undo_id(original_id: str) -> str:
     return _digest_id(original_id, "undo")
 
 
+def may_be_requested_anew(row: Mapping[str, Any]) -> bool:
+    """Tell whether an action of ``actions`` that has ended may be tried again under its own name."""
+    # An undo finds what it sought when the object has been put back.
+    again = {"failed", "replaced", "gone"} if row["undoes"] is not None else {"failed"}
+    return row["status"] in again
+
+
 def _digest_id(*parts: str) -> str:
     return f"act-{hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:_DIGITS]}"
 
