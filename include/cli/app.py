@@ -25,6 +25,8 @@ from modlake.exceptions import ModlakeTerminalError
 
 DAY_FORMAT = ["%Y-%m-%d"]
 PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
+# From the first argument on all is another program's, --help too.
+PASS_ALL_ON = {**PASS_ON, "allow_interspersed_args": False}
 
 app = typer.Typer(
     cls=Commands,
@@ -119,6 +121,20 @@ def status() -> None:
         )
     if not all(component.works for component in components):
         raise typer.Exit(1)
+
+
+@app.command(
+    context_settings=PASS_ALL_ON,
+    epilog="""Example: ./modlake airflow dags trigger enforce_policy --conf '{"day": "2026-11-21"}'""",
+)
+def airflow(context: typer.Context) -> None:
+    """Run Airflow's own command line on the Airflow of `up`; arguments go to it, its exit code comes back.
+
+    Without arguments it lists its commands.
+    """
+    from cli import airflow_command_line
+
+    airflow_command_line.run(Settings.from_environment(), CloudSettings.from_environment(), context.args)
 
 
 @app.command(epilog="Example: ./modlake doctor --aws --json")

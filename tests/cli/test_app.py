@@ -15,7 +15,7 @@ from cli.app import app
 
 CHECKOUT = Path(__file__).parents[2]
 COMMANDS = (
-    "demo", "test", "up", "down", "status", "doctor", "seed", "backfill", "query", "soak",
+    "demo", "test", "up", "down", "status", "airflow", "doctor", "seed", "backfill", "query", "soak",
     "why", "undo", "policy", "policy check", "policy backtest", "policy apply", "policy schema",
     "cloud", "cloud start", "cloud stop", "cloud status", "cloud env",
 )  # fmt: skip
@@ -44,6 +44,7 @@ def test_help_gives_an_example(command: str) -> None:
     [
         (["query", "SELECT 1"], "./modlake cloud start"),
         (["seed"], "./modlake cloud start"),
+        (["airflow", "dags", "list"], "./modlake up"),
         (["backfill", "2026-11-20", "2026-11-21"], "./modlake up"),
         (["demo", "--day", (datetime.now(UTC) + timedelta(days=2)).date().isoformat()], "future"),
     ],
