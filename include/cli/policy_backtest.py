@@ -12,13 +12,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyiceberg.catalog import Catalog
 
+from cli.rules import NO_RULE
 from modlake.lake.labelled_batches import LabelledBatch, PublishedDay, published_days, read_labelled_batches
 from modlake.pipeline.decidable import decidable
 from modlake.policy.evaluation import IMAGE_COLUMNS, LABEL_COLUMNS, evaluate
 from modlake.policy.policy import HasContentType, HasLabel, Policy, Verdict, conditions_in
-
-NO_RULE = "(no rule)"
-"""Stands for the verdict of a policy where no rule hit."""
 
 By: TypeAlias = Literal["rule", "label"]
 

@@ -7,6 +7,7 @@ import os
 import sys
 import uuid
 from collections import Counter
+from collections.abc import Mapping
 from datetime import UTC, date, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,6 +18,7 @@ from cli.console import Step, Steps, err, out
 from cli.lake_catalog import open_lake_catalog
 from cli.query import Rows
 from cli.rows import Format, write
+from cli.rules import NO_RULE
 from cli.settings import Settings
 from localcloud.settings import CloudSettings
 from modlake.exceptions import ModlakeTerminalError
@@ -48,7 +50,10 @@ def undo(
         datetime | None,
         typer.Option(metavar="YYYY-MM-DD", formats=["%Y-%m-%d"], help="Actions of this day."),
     ] = None,
-    rule: Annotated[str | None, typer.Option(help="Actions of this rule; needs --day.")] = None,
+    rule: Annotated[
+        str | None,
+        typer.Option(help=f"Actions of this rule, or of '{NO_RULE}': default and unjudged. Needs --day."),
+    ] = None,
     action: Annotated[str | None, typer.Option(metavar="ID", help="One action, by its id.")] = None,
     image: Annotated[
         str | None, typer.Option(metavar="s3://…", help="Actions on this image, of every day or of --day.")
@@ -125,12 +130,14 @@ def _selected(
         action_ids=[action, undo_id(action)] if action else None,
         source_refs=[image] if image else None,
     ).to_pylist()
-    found = [row for row in rows if rule is None or row["rule"] == rule]
+    found = [row for row in rows if rule in (None, _rule(row))]
     if not found:
-        rules = sorted({str(row["rule"]) for row in rows})
-        known = f" Its rules are {', '.join(rules)}." if rule and rules else ""
+        asked = {"--day": day, "--rule": rule, "--action": action, "--image": image}
+        selection = " ".join(f"{option} {value}" for option, value in asked.items() if value)
+        rules = sorted({_rule(row) for row in rows})
+        known = f" The rules of that day are {', '.join(rules)}." if rules else ""
         raise ModlakeTerminalError(
-            f"No action meets this.{known} The table actions has all of them: see ./modlake query."
+            f"No action meets {selection}.{known} The table actions has all of them: see ./modlake query."
         )
     undone = next((row["undoes"] for row in found if row["action_id"] == action), None)
     if undone is not None:
@@ -140,6 +147,10 @@ def _selected(
     return found
 
 
+def _rule(row: Mapping[str, Any]) -> str:
+    return row["rule"] or NO_RULE
+
+
 def _show(plan: UndoPlan) -> None:
     columns = ["day", "action", "image", "rule", "what happens"]
     lines = [
@@ -147,7 +158,7 @@ def _show(plan: UndoPlan) -> None:
             row["day"],
             row["action_id"],
             row["source_ref"],
-            row["rule"],
+            _rule(row),
             _WHAT_HAPPENS.get(row["kind"], row["kind"]),
         )
         for row in plan.originals

@@ -59,7 +59,9 @@ class Scene:
         """Return the ETag."""
         return Buckets(self.hook).put(UGC + name, name.encode(), tags="a=1", Metadata={"uploader": "42"})
 
-    def act(self, etags: dict[str, str], rule: str, kinds: tuple[str, ...] = tuple(TARGETS)) -> list[str]:
+    def act(
+        self, etags: dict[str, str], rule: str | None, kinds: tuple[str, ...] = tuple(TARGETS)
+    ) -> list[str]:
         """Act on images, and return the actions' ids."""
         intents = [
             intent(UGC + name, etag, kind, TARGETS[kind], rule=rule)
@@ -165,8 +167,12 @@ def test_an_image_whose_place_is_taken_stays_in_quarantine(stage: Scene) -> None
         ([], "Say what to take back: --day YYYY-MM-DD --rule RULE"),
         (["--rule", "nudity"], "Say what to take back"),
         (["--action", "act-1", "--image", "s3://b/k"], "Say what to take back"),
-        (["--action", "act-none"], "No action meets this"),
-        (["--day", "2026-11-21", "--rule", "none"], "Its rules are another"),
+        (["--action", "act-none"], "No action meets --action act-none."),
+        (["--image", f"{UGC}none.jpg"], f"No action meets --image {UGC}none.jpg."),
+        (
+            ["--day", "2026-11-21", "--rule", "none"],
+            "No action meets --day 2026-11-21 --rule none. The rules of",
+        ),
         (["--image", f"{UGC}c.jpg", "--actor", "modlake"], "is no person"),
     ],
 )
@@ -174,6 +180,18 @@ def test_a_wrong_call_says_what_to_write(stage: Scene, arguments: list[str], men
     result = stage.undo(*arguments)
     assert result.exit_code == 1
     assert mend in " ".join(result.output.split())
+
+
+@pytest.mark.integration
+def test_what_no_rule_hit_is_taken_back_by_the_name_that_the_error_gives(stage: Scene) -> None:
+    action_ids = stage.act({"f.jpg": stage.upload("f.jpg")}, None, ("tag",))
+    wrong = stage.undo("--day", "2026-11-21", "--rule", "None", "--dry-run")
+    assert wrong.exit_code == 1
+    assert "The rules of that day are (no rule), another" in wrong.output
+
+    undone = stage.undo("--day", "2026-11-21", "--rule", "(no rule)", "--actor", "ada")
+    assert undone.exit_code == 0, undone.output
+    assert stage.rows(action_ids)[0]["status"] == "undone"
 
 
 @pytest.mark.integration
