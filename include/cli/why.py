@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from cli.image_story import ImageDay
 
 _VERDICTS = {"allow": "green", "review": "yellow", "block": "red"}
+# A rerun of an unchanged day finds the same jobs, and asks nothing.
+_ASKED_AGAIN = (
+    "asked again when the day is run with another listing, or with fresh=true, which pays for the whole day"
+)
 _STATUSES = {"completed": "green", "requested": "yellow", "undone": "cyan", "failed": "red"}
 
 
@@ -109,7 +113,7 @@ def _outcome(image: dict[str, Any]) -> Iterator[RenderableType]:
     if outcome in ("ineligible", "failed"):
         yield _line(outcome, f"{image['error_code']}: {image['error_message'] or ''}".rstrip(": "), "red")
         if outcome == "failed":
-            yield _line("", "run moderate_images for the day again to ask once more", "dim")
+            yield _line("", _ASKED_AGAIN, "dim")
         return
     if outcome == "reused":
         yield _line("reused", f"from {image['reused_from']}: judged before, nothing was paid again", "cyan")

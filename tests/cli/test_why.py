@@ -92,7 +92,7 @@ def test_a_judged_image_from_listing_to_undo(catalog: Catalog, home: Path) -> No
         ("reused.jpg", "none yet: enforce_policy has not run for this day"),
         ("wave.gif", "FORMAT: GIF is not judged"),
         ("lost.jpg", "INTERNAL_ERROR: No answer came"),
-        ("lost.jpg", "run moderate_images for the day again"),
+        ("lost.jpg", "asked again when the day is run with another listing, or with fresh=true"),
     ],
 )
 def test_every_fate(catalog: Catalog, home: Path, name: str, line: str) -> None:
