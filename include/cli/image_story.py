@@ -8,9 +8,10 @@ from typing import Any
 
 from cli.query import Lake, Rows
 
+# The cost is of the images that were judged; failed ones are free.
 # Rows of one day belong together by their run, which only a published run has in the table runs.
 _IMAGES = """SELECT i.*, j.job_name, j.engine AS job_engine, j.status AS job_status, j.started_at,
-    j.completed_at, j.estimated_cost_usd / nullif(j.image_count, 0) AS cost_usd, r.published_at
+    j.completed_at, j.estimated_cost_usd / nullif(j.judged_count, 0) AS cost_usd, r.published_at
 FROM images i
 LEFT JOIN runs r ON r.day = i.day AND r.run_id = i.run_id
 LEFT JOIN jobs j ON j.day = i.day AND j.run_id = i.run_id AND j.job_id = i.job_id
