@@ -71,7 +71,7 @@ def warnings(result: Backtest) -> list[str]:
 
 
 def write_csv(result: Backtest, path: Path) -> None:
-    """Writes a row for each day, policy, and rule or label, also the totals by verdict (RFC 4180)."""
+    """Writes a row for each day, policy, and rule or label, also the totals by verdict, as CSV."""
     with path.open("w", encoding="utf-8", newline="") as stream:
         write(_tidy(result), Format.csv, Console(file=stream))
 

@@ -48,10 +48,20 @@ def _print_table(rows: Rows, console: Console) -> None:
 
 
 def _write_csv(rows: Rows, stream: IO[str]) -> None:
-    """RFC 4180."""
-    writer = csv.writer(stream, lineterminator="\r\n")
+    """RFC 4180, but with the line ends that shells expect."""
+    writer = csv.writer(_UnixLines(stream))
     writer.writerow(rows.columns)
     writer.writerows([_cell(value) for value in row] for row in rows.rows)
+
+
+class _UnixLines:
+    """Ends lines with LF. A writer that was told to would leave a CR within a value unquoted."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+
+    def write(self, line: str) -> None:
+        self._stream.write(line.removesuffix("\r\n") + "\n")
 
 
 def _cell(value: Any) -> str:

@@ -53,14 +53,24 @@ def test_json_of_no_rows_is_an_empty_list() -> None:
     assert _written(Rows(["a"], []), Format.json) == "[]\n"
 
 
-def test_csv_follows_rfc_4180() -> None:
+def test_csv_is_read_back_and_its_lines_end_as_in_a_shell() -> None:
     text = _written(ROWS, Format.csv)
 
-    assert text.startswith("day,at,key,score,labels,nothing\r\n")
+    assert text.startswith("day,at,key,score,labels,nothing\n")
+    assert "\r" not in text
     _, first, second = csv.reader(io.StringIO(text, newline=""))
     assert first[:4] == ["2026-11-21", "2026-11-22T01:02:03+00:00", 'a "quoted",\nbroken [red]key', "99.5"]
     assert json.loads(first[4])[0]["name"] == "Weapons"
     assert second[-1] == ""
+
+
+def test_csv_keeps_line_breaks_within_a_value() -> None:
+    keys = ["a\rb", "a\nb", "a\r\n", "", "a"]
+
+    text = _written(Rows(["key"], [(key,) for key in keys]), Format.csv)
+
+    assert [row[0] for row in csv.reader(io.StringIO(text, newline=""))] == ["key", *keys]
+    assert text.endswith("a\n")
 
 
 def test_table_in_a_pipe_is_a_line_a_row() -> None:
