@@ -14,6 +14,7 @@ import httpx
 from cli.airflow_api import AirflowApi, AirflowRefusedError
 from cli.settings import DAG_ID
 from modlake.exceptions import ModlakeTerminalError
+from modlake.pipeline.day import fill_day
 
 FINISHED = frozenset({"success", "failed"})
 POLL_SECONDS = 2.0
@@ -30,7 +31,10 @@ class Backfill:
 
 @dataclass(frozen=True, slots=True)
 class DayState:
-    """The newest run of a day. `is_earlier`: it was there before the backfill, which left it alone."""
+    """The newest run of a day. `is_earlier`: it was there before the backfill, which left it alone.
+
+    `awaited_uri`: the marker without which the day is not complete, while the run is deferred for it.
+    """
 
     day: str
     state: str
@@ -38,6 +42,7 @@ class DayState:
     seconds: float | None = None
     is_earlier: bool = False
     task: str = ""
+    awaited_uri: str = ""
 
     @property
     def finished(self) -> bool:
@@ -109,7 +114,15 @@ def _with_task(api: AirflowApi, state: DayState) -> DayState:
         return state
     path = f"dags/{DAG_ID}/dagRuns/{quote(state.run_id)}/taskInstances"
     tasks = api.get(path, state=["running", "deferred", "up_for_retry"])["task_instances"]
-    return replace(state, task=tasks[0]["task_id"].rpartition(".")[2]) if tasks else state
+    if not tasks:
+        return state
+    task = tasks[0]["task_id"].rpartition(".")[2]
+    return replace(state, task=task, awaited_uri=_awaited_uri(state.day, tasks[0]))
+
+
+def _awaited_uri(day: str, task: dict[str, Any]) -> str:
+    marker_uri = (task["rendered_fields"] or {}).get("marker_uri") if task["state"] == "deferred" else None
+    return fill_day(marker_uri, date.fromisoformat(day)) if marker_uri else ""
 
 
 def _runs(api: AirflowApi, backfill: Backfill) -> list[dict[str, Any]]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from datetime import date
 
+from rich.markup import escape
+
 from cli import airflow_processes
 from cli import backfill as native
 from cli.console import Step, Steps, err
@@ -20,9 +22,10 @@ def run(settings: Settings, first: date, last: date, *, reprocess: str, max_acti
     api = airflow_processes.api(settings)
     backfill = native.create(api, first, last, reprocess=reprocess, max_active_runs=max_active_runs)
     shown: set[str] = set()
+    awaited: set[str] = set()
     try:
         with Steps() as steps, steps.step("Backfill") as step:
-            states = native.watch(api, backfill, lambda states: _show(states, shown, step))
+            states = native.watch(api, backfill, lambda states: _show(states, shown, awaited, step))
             succeeded = sum(state.state == "success" for state in states)
             step.result = f"{succeeded} of {len(states)} days succeeded"
     except KeyboardInterrupt:
@@ -31,8 +34,11 @@ def run(settings: Settings, first: date, last: date, *, reprocess: str, max_acti
     return succeeded == len(states)
 
 
-def _show(states: list[native.DayState], shown: set[str], step: Step) -> None:
+def _show(states: list[native.DayState], shown: set[str], awaited: set[str], step: Step) -> None:
     for state in states:
+        if state.awaited_uri and state.day not in awaited:
+            awaited.add(state.day)
+            err.print(f"[yellow]…[/] {state.day}  waits for its marker {escape(state.awaited_uri)}")
         if state.day not in shown and state.finished:
             shown.add(state.day)
             err.print(_line(state))

@@ -12,9 +12,10 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from cli import backfill
+from cli import airflow_processes, backfill, watch_backfill
 from cli.airflow_api import AirflowApi
 from cli.backfill import Backfill, DayState
+from cli.settings import Settings
 from modlake.exceptions import ModlakeTerminalError
 
 CREATED_AT = "2026-11-24T07:00:00Z"
@@ -84,6 +85,10 @@ def _run(day: str, state: str, queued_at: str = "2026-11-24T07:00:01Z") -> dict[
         "start_date": queued_at,
         "duration": 61.5 if state in ("success", "failed") else None,
     }
+
+
+def _task(task_id: str, state: str = "running", **rendered_fields: Any) -> dict[str, Any]:
+    return {"task_id": task_id, "state": state, "rendered_fields": rendered_fields}
 
 
 def _create(api: AirflowApi, first: date = date(2026, 11, 20), last: date = date(2026, 11, 22)) -> Backfill:
@@ -162,7 +167,7 @@ def test_watch_ends_when_airflow_calls_it_complete(
     )
     airflow.on("GET /api/v2/dags/moderate_images/dagRuns", (200, begun), (200, ended))
     tasks = "/api/v2/dags/moderate_images/dagRuns/backfill__2026-11-21T00%3A00%3A00%2B00%3A00__2026-11-21__x"
-    airflow.on(f"GET {tasks}/taskInstances", (200, {"task_instances": [{"task_id": "shards.analyse"}]}))
+    airflow.on(f"GET {tasks}/taskInstances", (200, {"task_instances": [_task("shards.analyse")]}))
     reports: list[list[DayState]] = []
 
     states = backfill.watch(api, asked, reports.append)
@@ -176,6 +181,34 @@ def test_watch_ends_when_airflow_calls_it_complete(
     (window, *_) = [query for call, query, _ in airflow.calls if call.endswith("/dagRuns")]
     assert window["partition_date_gte"] == ["2026-11-20"]
     assert window["partition_date_lte"] == ["2026-11-21"]
+
+
+def test_day_that_waits_for_its_marker_says_so_once(
+    airflow: FakeAirflow, api: AirflowApi, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(backfill, "POLL_SECONDS", 0)
+    monkeypatch.setattr(airflow_processes, "is_running", lambda _: True)
+    monkeypatch.setattr(airflow_processes, "api", lambda _: api)
+    airflow.on("POST /api/v2/backfills", (200, {"id": 7, "created_at": CREATED_AT}))
+    going_on = (200, {"completed_at": None})
+    airflow.on("GET /api/v2/backfills/7", going_on, going_on, going_on, (200, {"completed_at": CREATED_AT}))
+    waiting, ended = (
+        (200, {"dag_runs": [_run("2026-11-27", state)], "total_entries": 1})
+        for state in ("running", "success")
+    )
+    airflow.on("GET /api/v2/dags/moderate_images/dagRuns", waiting, waiting, waiting, ended)
+    run = "/api/v2/dags/moderate_images/dagRuns/backfill__2026-11-27T00%3A00%3A00%2B00%3A00__2026-11-27__x"
+    looks, waits = (
+        (200, {"task_instances": [_task("wait_for_day", state, marker_uri="s3://ugc/complete/%Y-%m-%d")]})
+        for state in ("running", "deferred")
+    )
+    airflow.on(f"GET {run}/taskInstances", looks, waits, waits)
+    day = date(2026, 11, 27)
+
+    assert watch_backfill.run(Settings.from_environment({}), day, day, reprocess="none", max_active_runs=1)
+
+    told = capsys.readouterr().err
+    assert told.count("2026-11-27  waits for its marker s3://ugc/complete/2026-11-27\n") == 1
 
 
 def test_day_is_as_its_newest_run() -> None:
