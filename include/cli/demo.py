@@ -36,6 +36,10 @@ def demo(settings: Settings, cloud_settings: CloudSettings, day: date, images: i
             step.result = summary(results)
     with open_lake(settings, cloud_settings) as lake:
         show(read_report(lake, day), out)
+    running = "Airflow, PostgreSQL" if airflow_processes.is_running(settings) else "PostgreSQL"
+    out.print(
+        f"\n{running} and the local cloud go on running. Stop them with ./modlake down; the data stays."
+    )
 
 
 def seed(cloud_settings: CloudSettings, day: date, images: int, steps: Steps) -> None:

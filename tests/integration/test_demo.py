@@ -54,6 +54,9 @@ def test_report_shows_the_whole_day(demos: Demos) -> None:
     for title in ("Outcomes", "Labels", "Content types", "Verdicts", "Jobs", "Tables"):
         assert f"\n{title}\n" in report
     assert "./modlake query" in report
+    assert report.endswith(
+        "PostgreSQL and the local cloud go on running. Stop them with ./modlake down; the data stays.\n"
+    )
 
 
 def test_every_image_has_one_outcome(demos: Demos) -> None:
