@@ -56,7 +56,16 @@ def test_codes_of_ours_are_decided_on() -> None:
 
 @pytest.mark.parametrize(
     ("out_of_reach", "images", "is_lost"),
-    [(1, 1, False), (1, 3, False), (2, 3, True), (3, 3, True), (10, 100, False), (11, 100, True)],
+    [
+        (1, 1, False),
+        (2, 3, False),
+        (3, 3, True),
+        (10, 15, False),
+        (11, 15, True),
+        (11, 100, True),
+        (20, 200, False),
+        (21, 200, True),
+    ],
 )
 def test_many_images_out_of_reach_were_not_deleted(out_of_reach: int, images: int, is_lost: bool) -> None:
     codes = {"InvalidS3ObjectException": out_of_reach - 1, "ERROR_ACCESS_DENIED": 1}

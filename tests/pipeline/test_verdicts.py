@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from modlake.pipeline.audit import Audit, audit_day
 from modlake.pipeline.manifests import read_manifest
 from modlake.pipeline.plan import Plan
-from modlake.pipeline.verdicts import IncompleteDayError, ModelDriftError
+from modlake.pipeline.verdicts import IncompleteDayError, ModelDriftError, check_complete
 from tests.support.days import PROJECT_VERSION, answer_line, finish_job, land_day, plan_day, upload
 from tests.support.memory_store import MemoryObjectStore
 
@@ -131,6 +132,12 @@ def test_a_day_that_jobs_could_not_read_is_incomplete(store: MemoryObjectStore, 
         audit_day(store, plan, land_day(store, plan), "1")
     listed = store.read("s3://work/runs/day=2026-11-21/run-1/incomplete/00000.jsonl").splitlines()
     assert len(listed) == 4
+
+
+def test_few_images_out_of_reach_stop_no_day_that_is_reused_else(store: MemoryObjectStore) -> None:
+    plan = replace(plan_day(store), listed=46, reused=40)
+    _fail_all(store, plan, "ERROR_INVALID_S3_OBJECT")
+    assert check_complete(store, plan, land_day(store, plan)) == 0
 
 
 def _fail_all(store: MemoryObjectStore, plan: Plan, code: str) -> None:

@@ -19,7 +19,7 @@ from modlake.pipeline.job_files import JobRecord
 from modlake.pipeline.labels import content_type_confidence, flatten_labels, spread_labels, top_labels
 from modlake.pipeline.model_versions import remember_model_version
 from modlake.pipeline.object_store import ObjectStore
-from modlake.pipeline.outcomes import Outcome, unanswered_codes
+from modlake.pipeline.outcomes import Outcome, is_worth_a_retry
 from modlake.pipeline.parquet import encode_parquet
 from modlake.pipeline.plan import Plan
 from modlake.pipeline.side_by_side import side_by_side
@@ -86,7 +86,6 @@ def land_shard(store: ObjectStore, plan: Plan, shard: int, attempt: str) -> Land
         labels_uri = plan.folder.landed_uri("labels", shard, attempt)
         store.write(labels_uri, encode_parquet(labels))
     failed_by_code = Counter(map(str, images["error_code"].drop_null().to_pylist()))
-    unanswered = unanswered_codes(failed_by_code, images.num_rows)
     models = _count_models(images)
     _remember_model(store, plan, models, answers)
     return LandedShard(
@@ -96,7 +95,7 @@ def land_shard(store: ObjectStore, plan: Plan, shard: int, attempt: str) -> Land
         image_count=images.num_rows,
         judged=images.num_rows - failed_by_code.total(),
         failed=failed_by_code.total(),
-        incomplete=sum(failed_by_code[code] for code in unanswered),
+        incomplete=sum(count for code, count in failed_by_code.items() if is_worth_a_retry(code)),
         labels=labels.num_rows,
         models=models,
         failed_by_code=dict(sorted(failed_by_code.items())),

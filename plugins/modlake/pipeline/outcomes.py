@@ -54,19 +54,20 @@ _PASSING_TROUBLE = frozenset(
     }
 )
 _OUT_OF_REACH = frozenset({"ACCESSDENIED", "INVALIDS3OBJECT"})
-# Of a manifest's images. So many are not deleted between listing and judging: access to them was lost.
-_MANY = 0.1
+# So many are not deleted between listing and judging: access to them was lost.
+_MANY, _MANY_SHARE = 10, 0.1
 
 
 def unanswered_codes(failed_by_code: Mapping[str, int], image_count: int) -> set[str]:
-    """Return those codes of a manifest's failed images which leave them without an answer.
+    """Return those codes of failed images which leave them without an answer.
 
-    ``failed_by_code`` counts the failed among its ``image_count`` images. Passing trouble always does. That
-    an image is out of reach is its own answer, unless it is said of more than a tenth of the images, and of
-    more than one.
+    ``failed_by_code`` counts the failed among ``image_count`` images, of a manifest or a day. Passing trouble
+    always does. That an image is out of reach is its own answer, unless it is said of more than ten images
+    and more than a tenth of all, or of all there are, if these are several.
     """
     out_of_reach = {code for code in failed_by_code if is_out_of_reach(code)}
-    if sum(failed_by_code[code] for code in out_of_reach) <= max(1, _MANY * image_count):
+    few = max(1, min(_MANY, image_count - 1), _MANY_SHARE * image_count)
+    if sum(failed_by_code[code] for code in out_of_reach) <= few:
         out_of_reach = set()
     return out_of_reach | {code for code in failed_by_code if is_worth_a_retry(code)}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from typing import TYPE_CHECKING, Any
 
 from modlake.exceptions import ModlakeTerminalError
@@ -87,18 +87,19 @@ def check_complete(store: ObjectStore, plan: Plan, landed: list[LandedShard]) ->
     Raises IncompleteDayError when they are a larger share of the eligible and reused images than
     ``plan.allow_incomplete``.
     """
-    incomplete = sum(shard.incomplete for shard in landed)
+    asked = plan.listed - plan.ineligible
+    failed_by_code = Counter[str]()
+    for shard in landed:
+        failed_by_code.update(shard.failed_by_code)
+    by_code = {code: failed_by_code[code] for code in unanswered_codes(failed_by_code, asked)}
+    incomplete = sum(by_code.values())
     if not incomplete:
         return 0
     examples: list[str] = []
     for shard in landed:
-        if shard.incomplete:
-            examples += _list_incomplete(store, plan, shard)[: _EXAMPLES - len(examples)]
-    asked = plan.listed - plan.ineligible
+        if by_code.keys() & shard.failed_by_code.keys():
+            examples += _list_incomplete(store, plan, shard, by_code.keys())[: _EXAMPLES - len(examples)]
     if incomplete > plan.allow_incomplete * asked:
-        by_code = Counter[str]()
-        for shard in landed:
-            by_code.update({code: shard.failed_by_code[code] for code in _unanswered_codes(shard)})
         codes = ", ".join(f"{count:,} {code}" for code, count in sorted(by_code.items()))
         enough = math.ceil(incomplete / asked * 1_000_000) / 1_000_000
         raise IncompleteDayError(
@@ -130,14 +131,11 @@ def _spell_out(model: dict[str, Any]) -> str:
     return f"{model['images']:,} images by {version} with {adapter}"
 
 
-def _unanswered_codes(shard: LandedShard) -> set[str]:
-    return unanswered_codes(shard.failed_by_code, shard.image_count)
-
-
-def _list_incomplete(store: ObjectStore, plan: Plan, shard: LandedShard) -> list[str]:
+def _list_incomplete(
+    store: ObjectStore, plan: Plan, shard: LandedShard, unanswered: Container[str]
+) -> list[str]:
     columns = ["source_ref", "error_code", "error_message", "job_id"]
     rows = decode_parquet(store.read(shard.images_uri), columns).to_pylist()
-    unanswered = _unanswered_codes(shard)
     missing = [row for row in rows if row["error_code"] in unanswered]
     body = "\n".join(json.dumps(row, ensure_ascii=False) for row in missing)
     store.write(plan.folder.incomplete_uri(shard.shard), body.encode())
