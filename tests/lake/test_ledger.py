@@ -266,7 +266,8 @@ def test_a_rerun_of_an_unchanged_day_changes_nothing(pipeline: Pipeline, catalog
             _, publication = pipeline.run(DAY)
             assert publication.reused == 3
         else:
-            again, publication = pipeline.run(NEXT_DAY)
+            again, publication = pipeline.run(NEXT_DAY, max_cost_usd=0.0)
+            assert (again.eligible, again.estimated_cost_usd) == (first.eligible, 0)
             assert (publication.changed, snapshots(catalog)) == (False, before)
             assert [shard.sha256 for shard in again.shards] == [shard.sha256 for shard in first.shards]
 

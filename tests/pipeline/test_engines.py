@@ -109,7 +109,6 @@ class TestChoice:
         assert engines == {0: Engine.BULK, 1: Engine.SYNC, 2: Engine.SYNC}
         assert plan.claimed == {"bulk": 1, "sync": 1}
         assert plan.estimates[0].cost_usd == 6
-        assert plan.images_to_submit == 6_000
 
     def test_a_hundred_million_images_are_planned_at_once(self) -> None:
         plan, engines = planned(*(10_000,) * 10_000, deadline_minutes=60)

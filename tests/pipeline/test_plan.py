@@ -7,21 +7,11 @@ import pyarrow as pa
 import pytest
 
 from modlake.exceptions import ModlakeTerminalError
-from modlake.pipeline.engines import (
-    BulkAccess,
-    Engine,
-    EngineChoice,
-    EnginePlan,
-    RecordedPaces,
-    plan_engines,
-)
 from modlake.pipeline.inventory import read_shard_inventory
 from modlake.pipeline.manifests import read_manifest
 from modlake.pipeline.object_store import ObjectNotFoundError
 from modlake.pipeline.parquet import decode_parquet
-from modlake.pipeline.plan import AnalysisParameters, Plan, Shard, read_plan
-from modlake.pipeline.quotas import default_quotas
-from modlake.pipeline.run_folder import RunFolder
+from modlake.pipeline.plan import Plan, read_plan
 from tests.support.days import DAY, plan_day, upload
 from tests.support.memory_store import LAST_MODIFIED, MemoryObjectStore
 
@@ -164,33 +154,6 @@ def test_a_day_over_budget_has_no_plan() -> None:
         plan_day(store, max_cost_usd=0.0019)
     assert not any(uri.endswith("plan.json") for uri in store.objects)
     assert plan_day(store, max_cost_usd=0.002).estimated_cost_usd == pytest.approx(0.002)
-
-
-def test_shards_that_were_submitted_before_take_nothing_of_the_budget() -> None:
-    store = MemoryObjectStore()
-    upload(store, ["a.jpg", "b.jpg", "c.jpg"])
-
-    def choose(
-        shards: list[Shard], parameters: AnalysisParameters, folder: RunFolder
-    ) -> tuple[EnginePlan, dict[int, Engine]]:
-        return plan_engines(
-            EngineChoice.AUTO,
-            shards,
-            claims={0: Engine.BULK},
-            access=BulkAccess(True, "answers"),
-            quotas=default_quotas("eu-west-1"),
-            recorded=RecordedPaces(),
-            deadline_minutes=None,
-            price_per_image_usd=0.001,
-        )
-
-    def planned(max_cost_usd: float) -> Plan:
-        return plan_day(store, images_per_manifest=2, choose_engines=choose, max_cost_usd=max_cost_usd)
-
-    with pytest.raises(ModlakeTerminalError, match=r"Judging 1 images would cost about 0\.00 USD"):
-        planned(0.0)
-    plan = planned(0.001)
-    assert (plan.eligible, plan.estimated_cost_usd) == (3, 0.001)
 
 
 def test_a_source_outside_the_allow_list_is_not_listed() -> None:

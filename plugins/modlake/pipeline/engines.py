@@ -105,11 +105,6 @@ class EnginePlan:
         estimates = [EngineEstimate(**estimate) for estimate in fields["estimates"]]
         return cls(**{**fields, "estimates": estimates})
 
-    @property
-    def images_to_submit(self) -> int:
-        """Images of shards that nobody has submitted before; every way judges all of them."""
-        return self.estimates[0].bulk_images + self.estimates[0].sync_images
-
     def table(self) -> list[str]:
         """Return the lines that a log shows."""
         deadline = "no deadline" if self.deadline_minutes is None else f"{self.deadline_minutes:g} min"

@@ -260,14 +260,15 @@ def build_plan(
         report(f"{reused:,} of {inventory.listed:,} objects were judged before and are carried over")
     own_jobs = ledger.jobs(day, fates.own_job_ids) if ledger is not None and fates.own_job_ids else []
     eligible = sum(shard.image_count for shard in fates.shards)
-    shards, engines, to_submit = fates.shards, None, eligible
+    # Whose jobs have all succeeded once, and are found again.
+    to_pay = 0 if precedent.is_unchanged else eligible
+    check_budget(to_pay, price_per_image_usd, max_cost_usd)
+    shards, engines = fates.shards, None
     if choose_engines is not None and shards:
         engines, by_shard = choose_engines(shards, precedent.parameters, folder)
         shards = [replace(shard, engine=by_shard[shard.shard].value) for shard in shards]
         for line in engines.table():
             report(line)
-        to_submit = engines.images_to_submit
-    check_budget(to_submit, price_per_image_usd, max_cost_usd)
     if shards:
         let_second_pass(listing.last_modified)
     plan = Plan(
@@ -295,7 +296,7 @@ def build_plan(
             )
         ],
         inventory_uris=fates.inventory_uris,
-        estimated_cost_usd=estimate_cost_usd(to_submit, price_per_image_usd),
+        estimated_cost_usd=estimate_cost_usd(to_pay, price_per_image_usd),
         price_per_image_usd=price_per_image_usd,
         image_retries=precedent.image_retries,
         allow_incomplete=allow_incomplete,
