@@ -380,6 +380,15 @@ class TestFailures:
         assert len(run_files(world.store, plan)["results"]) == images
         assert set(world.paid.values()) == {1}
 
+    def test_many_images_that_never_get_an_answer_end_no_later_attempt(self) -> None:
+        world = World()
+        plan = world.plan(images=600, shard_size=600)
+        mute = {image(number) for number in range(300, 402)}
+        world.always = lambda ref: failed(NoAnswerError, "InternalServerError") if ref in mute else None
+        for _ in range(3):
+            world.attempt(plan, requests_per_second=50.0)
+            assert run_files(world.store, plan)["failures"] == dict.fromkeys(sorted(mute), "NO_ANSWER")
+
     def test_what_a_spell_of_trouble_leaves_without_an_answer_makes_the_day_incomplete(self) -> None:
         world = World()
         plan = world.plan(images=2_000, shard_size=2_000)

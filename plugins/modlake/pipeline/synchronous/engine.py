@@ -206,8 +206,11 @@ class SynchronousEngine:
             )
 
     def _require_service(self, failure: CallFailedError) -> None:
-        """A few images may exhaust their tries before the silence is long enough to be noticed."""
-        if HOPELESS_AFTER <= self._unanswered == self._tally.answered:
+        """Many images may exhaust their tries before the silence is long enough to be noticed.
+
+        Where others were settled before, it may be these images that get no answer, whoever asks.
+        """
+        if not self._tally.resumed and HOPELESS_AFTER <= self._unanswered == self._tally.answered:
             raise RekognitionSilentError(
                 f"Amazon Rekognition has answered for none of the first {HOPELESS_AFTER} images: {failure} "
                 "The next try asks again. If it stays so, look at AWS's health, and at the way to it."
