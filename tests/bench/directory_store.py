@@ -81,7 +81,9 @@ class MadeUpDay(DirectoryStore):
             return Path(self.results[shard]).read_bytes() if self.results else results_body(self._refs(shard))
         return super().read(uri)
 
-    def list_page(self, bucket: str, prefix: str, *, after: str = "", limit: int = 1_000) -> ListedPage:
+    def list_page(
+        self, bucket: str, prefix: str, *, after: str = "", continuation: str = "", limit: int = 1_000
+    ) -> ListedPage:
         shards = -(-self.images // self.images_per_shard)
         folders = [f"uploads/2026-11-21/{shard:05d}/" for shard in range(shards)]
         first = max(0, bisect_right(folders, max(after, prefix)) - 1)

@@ -37,10 +37,11 @@ def of_seaweedfs(key: str) -> str:
     )
 
 
-def page(entries: str, *, is_truncated: bool = False, encoding: str = "") -> bytes:
+def page(entries: str, *, is_truncated: bool = False, encoding: str = "", token: str = "") -> bytes:
     return (
         f'<?xml version="1.0" encoding="UTF-8"?>\n<ListBucketResult xmlns="{NAMESPACE}"><Name>ugc</Name>'
         f"<Prefix>d/</Prefix><IsTruncated>{str(is_truncated).lower()}</IsTruncated>{encoding}{entries}"
+        f"{token and f'<NextContinuationToken>{escape(token)}</NextContinuationToken>'}"
         "</ListBucketResult>"
     ).encode()
 
@@ -120,6 +121,23 @@ def test_any_key_arrives_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_control_characters_arrive_encoded(monkeypatch: pytest.MonkeyPatch) -> None:
     answering = Answering(monkeypatch, (200, page(of_s3("d/\x01\n\x7f.jpg"), encoding=URL_ENCODED)))
     assert answering.hook.list_page("ugc", "d/").objects["key"].to_pylist() == ["d/\x01\n\x7f.jpg"]
+
+
+def test_a_listing_goes_on_with_what_the_store_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    token = "1ueGcxLPRx1Tr/XYE+&<="
+    first = page(of_s3("d/a") + of_s3("d/b"), is_truncated=True, token=token)
+    answering = Answering(monkeypatch, (200, first), (200, page(of_s3("d/c"))))
+    listed = answering.hook.list_page("ugc", "d/", limit=2)
+    assert (listed.is_last, listed.is_full, listed.last_key, listed.continuation) == (
+        False,
+        True,
+        "d/b",
+        token,
+    )
+    listed = answering.hook.list_page("ugc", "d/", after="d/b", continuation=token, limit=2)
+    assert (listed.is_last, listed.is_full, listed.continuation) == (True, False, "")
+    assert f"continuation-token={quote_plus(token)}" in answering.urls[1]
+    assert "start-after" not in answering.urls[1]
 
 
 def test_a_page_of_nothing_is_the_last(monkeypatch: pytest.MonkeyPatch) -> None:

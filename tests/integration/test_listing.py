@@ -55,14 +55,17 @@ class ShortPages(MemoryObjectStore):
 
     hook: S3ObjectStoreHook | None = None
 
-    def list_page(self, bucket: str, prefix: str, *, after: str = "", limit: int = 5) -> ListedPage:
+    def list_page(
+        self, bucket: str, prefix: str, *, after: str = "", continuation: str = "", limit: int = 5
+    ) -> ListedPage:
         assert self.hook is not None
-        return self.hook.list_page(bucket, prefix, after=after, limit=limit)
+        return self.hook.list_page(bucket, prefix, after=after, continuation=continuation, limit=limit)
 
 
 def names(dice: random.Random) -> set[str]:
     """Return names that begin alike, are folders of each other, and stand where orders differ."""
     made = {"".join(dice.choices(PIECES, k=dice.randint(1, 7))).strip("/") for _ in range(400)}
+    made |= {f"{name}/{number}.jpg" for name in sorted(made)[::5] for number in range(3)}
     parts = [name.split("/") for name in made]
     return {"/".join(part) for part in parts if all(part) and not {".", ".."} & set(part)}
 

@@ -36,7 +36,9 @@ class PagedStore(MemoryObjectStore):
     requests: int = 0
     probes: int = 0
 
-    def list_page(self, bucket: str, prefix: str, *, after: str = "", limit: int = PAGE) -> ListedPage:
+    def list_page(
+        self, bucket: str, prefix: str, *, after: str = "", continuation: str = "", limit: int = PAGE
+    ) -> ListedPage:
         self.requests += limit == PAGE
         self.probes += limit == 1
         found = sorted((key for key in self.keys if key.startswith(prefix)), key=self.order)
@@ -139,10 +141,12 @@ def test_keys_too_long_to_be_cut_are_listed_once(folder: str, below: str) -> Non
 def test_a_failed_request_ends_the_listing() -> None:
     @dataclass
     class FailingStore(PagedStore):
-        def list_page(self, bucket: str, prefix: str, *, after: str = "", limit: int = PAGE) -> ListedPage:
+        def list_page(
+            self, bucket: str, prefix: str, *, after: str = "", continuation: str = "", limit: int = PAGE
+        ) -> ListedPage:
             if self.requests == 20:
                 raise ModlakeTransientError("S3 can't serve it now: try again later.")
-            return super().list_page(bucket, prefix, after=after, limit=limit)
+            return super().list_page(bucket, prefix, after=after, continuation=continuation, limit=limit)
 
     store = FailingStore(keys=tuple(f"day/{number}" for number in range(1_000)))
     with pytest.raises(ModlakeTransientError):

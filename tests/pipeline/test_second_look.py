@@ -67,7 +67,9 @@ class PagedStore(DatedStore):
     told: int = 0
     order: Callable[[str], str] = by_utf8
 
-    def list_page(self, bucket: str, prefix: str, *, after: str = "", limit: int = 1_000) -> ListedPage:
+    def list_page(
+        self, bucket: str, prefix: str, *, after: str = "", continuation: str = "", limit: int = 1_000
+    ) -> ListedPage:
         self.calls += 1
         found = [each for page in self.list_objects(bucket, prefix) for each in page]
         found.sort(key=lambda each: self.order(each.key))

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 _BODY = "ModlakeListingBody"
 _ROOT = re.compile(rb"<ListBucketResult[\s>]")
 _END = b"</ListBucketResult>"
+_CONTINUATION = re.compile(rb"<NextContinuationToken>([^<]*)</NextContinuationToken>")
 _CONTENTS = re.compile(rb"<Contents>(.*?)</Contents>", re.DOTALL)
 _FIELDS = {
     "key": re.compile(rb"<Key>([^<]*)</Key>"),
@@ -42,8 +43,8 @@ def _set_aside(response_dict: dict[str, Any], customized_response_dict: dict[str
         response_dict["body"] = b"<ListBucketResult/>"
 
 
-def read_page(answer: dict[str, Any]) -> ListedPage:
-    """Return the page in an answer of a client that keeps bodies."""
+def read_page(answer: dict[str, Any], limit: int) -> ListedPage:
+    """Return the page in an answer of a client that keeps bodies, which was asked for so many objects."""
     import pyarrow as pa
 
     body: bytes = answer[_BODY]
@@ -58,7 +59,13 @@ def read_page(answer: dict[str, Any]) -> ListedPage:
             "last_modified": _strings(columns["last_modified"]).cast(pa.timestamp("us", tz="UTC")),
         }
     )
-    return ListedPage(objects, is_last=b"<IsTruncated>true<" not in frame)
+    continuation = _CONTINUATION.search(frame)
+    return ListedPage(
+        objects,
+        is_last=b"<IsTruncated>true<" not in frame,
+        continuation=_unescaped(continuation[1]) if continuation is not None else "",
+        is_full=objects.num_rows >= limit,
+    )
 
 
 def _columns(body: bytes) -> dict[str, list[bytes]]:

@@ -82,18 +82,23 @@ class S3ObjectStoreHook(AwsBaseHook):
             if contents := page.get("Contents"):
                 yield [listed_object(bucket, entry) for entry in contents]
 
-    def list_page(self, bucket: str, prefix: str, *, after: str = "", limit: int = 1_000) -> ListedPage:
+    def list_page(
+        self, bucket: str, prefix: str, *, after: str = "", continuation: str = "", limit: int = 1_000
+    ) -> ListedPage:
         """
         Return up to ``limit`` objects under a prefix that S3 lists after a key; any thread may ask.
 
+        :param continuation: that of the page that ended with that key
         :raises ModlakeTerminalError: as :meth:`list_objects` does
         """
         with explained("s3:ListBucket", f"s3://{bucket}/{prefix}"):
             beginning: Any = {"StartAfter": after} if after else {}
+            if continuation:
+                beginning = {"ContinuationToken": continuation}
             answer: Any = self._lister.list_objects_v2(
                 Bucket=bucket, Prefix=prefix, MaxKeys=limit, **beginning
             )
-        return read_page(answer)
+        return read_page(answer, limit)
 
     @cached_property
     def _lister(self) -> S3Client:

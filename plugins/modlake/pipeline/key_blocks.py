@@ -28,12 +28,14 @@ Probe = Callable[[str, str], str | None]
 class Block:
     """The keys with a prefix that are listed after ``after``; ``position`` sorts blocks as they are listed.
 
-    The last number of a position counts what was listed of the block before.
+    The last number of a position counts what was listed of the block before, of whose last page the
+    ``continuation`` is.
     """
 
     prefix: str
     after: str = ""
     position: tuple[int, ...] = ()
+    continuation: str = ""
 
 
 def split_block(probe: Probe, block: Block, last_keys: tuple[str, str], wanted: int) -> list[Block]:
@@ -42,6 +44,9 @@ def split_block(probe: Probe, block: Block, last_keys: tuple[str, str], wanted: 
     ``last_keys`` are two of the listed keys, the second the last one, ``block.after``. The parts hold what
     the block holds; there are about ``wanted``, or just the block itself when it can't be cut.
     """
+    # What a folder of that name holds comes next. SeaweedFS would leave it out of a part that begins here.
+    if probe(f"{block.after}/", "") is not None:
+        return [block]
     parts = _children(probe, block, _shared(*last_keys)) or [block]
     # Once more where the first character says little: hours begin with 0, 1 and 2.
     with ThreadPoolExecutor(_PARTS_AT_ONCE) as executor:

@@ -171,12 +171,23 @@ def _list_stretch(store: PagedListing, bucket: str, block: Block) -> _Listed:
     pages: list[ListedPage] = []
     rest: Block | None = block
     while rest is not None and len(pages) < _PAGES_PER_STRETCH:
-        page = store.list_page(bucket, rest.prefix, after=rest.after)
+        page = store.list_page(bucket, rest.prefix, after=rest.after, continuation=rest.continuation)
         pages.append(page)
-        rest = None if page.is_last else replace(rest, after=str(page.objects["key"][-1]))
+        rest = _rest_of(store, bucket, rest, page)
     if rest is not None:
         rest = replace(rest, position=(*block.position[:-1], block.position[-1] + 1))
     last_page = pages[-1].objects["key"]
     last_keys = (str(last_page[0]), str(last_page[-1])) if rest is not None else ("", "")
     objects = pa.concat_tables([page.objects for page in pages])
     return _Listed(Stretch(block.position, objects), rest, last_keys)
+
+
+def _rest_of(store: PagedListing, bucket: str, block: Block, page: ListedPage) -> Block | None:
+    """Return what is left of a block after a page of it."""
+    if not page.is_last:
+        return replace(block, after=page.last_key, continuation=page.continuation)
+    if page.is_full:
+        below = f"{page.last_key}/"
+        if store.list_page(bucket, below, limit=1).objects.num_rows:
+            return replace(block, prefix=below, after="", continuation="")
+    return None

@@ -42,18 +42,34 @@ class ListedObject:
 
 @dataclass(frozen=True, slots=True)
 class ListedPage:
-    """A stretch of a listing in columns: key, size_bytes, etag (without quotes), last_modified (UTC)."""
+    """A stretch of a listing in columns: key, size_bytes, etag (without quotes), last_modified (UTC).
+
+    ``continuation`` is what the store wants to be told when the listing goes on, as far as it wants that. A
+    page ``is_full`` when it has as many objects as were asked for: SeaweedFS calls it the last one, too, when
+    all that is left lies in a folder of its last object's name.
+    """
 
     objects: pa.Table
     is_last: bool
+    continuation: str = ""
+    is_full: bool = False
+
+    @property
+    def last_key(self) -> str:
+        return str(self.objects["key"][-1])
 
 
 @runtime_checkable
 class PagedListing(Protocol):
     """A store whose listings can be begun anywhere, by several at once."""
 
-    def list_page(self, bucket: str, prefix: str, *, after: str = "", limit: int = 1_000) -> ListedPage:
+    def list_page(
+        self, bucket: str, prefix: str, *, after: str = "", continuation: str = "", limit: int = 1_000
+    ) -> ListedPage:
         """Return the objects under a prefix that come after a key, which need not exist, in its order.
+
+        Give the ``continuation`` of the page that ended there, too: SeaweedFS begins after an object of that
+        name with all that lies in a folder of that name, which is lost.
 
         The order may be any that compares keys character by character: S3's is by their UTF-8, SeaweedFS
         puts ``/`` before all other characters.

@@ -167,16 +167,32 @@ def _pages_between(plan: Plan, listed: pa.Table) -> int:
 
 
 def _list_range(store: PagedListing, bucket: str, prefix: str, keys: Column) -> Iterator[pa.Table]:
-    after, last = str(keys[0]), str(keys[-1])
+    after = str(keys[0])
     yield store.list_page(bucket, after, limit=1).objects
+    if _is_any_below(after, keys):
+        # SeaweedFS leaves out what lies in a folder of the name that a listing begins after.
+        yield from _list_from(store, bucket, f"{after}/", "", keys, _KEYS_PER_PAGE)
     # Most often nothing else lies between them.
-    limit = min(len(keys), _KEYS_PER_PAGE)
+    yield from _list_from(store, bucket, prefix, after, keys, min(len(keys), _KEYS_PER_PAGE))
+
+
+def _list_from(
+    store: PagedListing, bucket: str, prefix: str, after: str, keys: Column, limit: int
+) -> Iterator[pa.Table]:
+    continuation, last = "", str(keys[-1])
     while not _is_beyond(after, last):
-        page = store.list_page(bucket, prefix, after=after, limit=limit)
+        page = store.list_page(bucket, prefix, after=after, continuation=continuation, limit=limit)
         yield page.objects
         if page.is_last:
+            if page.is_full and _is_any_below(page.last_key, keys):
+                yield from _list_from(store, bucket, f"{page.last_key}/", "", keys, _KEYS_PER_PAGE)
             return
-        after, limit = str(page.objects["key"][-1]), _KEYS_PER_PAGE
+        after, continuation, limit = page.last_key, page.continuation, _KEYS_PER_PAGE
+
+
+def _is_any_below(key: str, keys: Column) -> bool:
+    is_below: Column = pc.starts_with(keys, f"{key}/")
+    return bool(pc.any(is_below).as_py())
 
 
 def _is_beyond(key: str, last: str) -> bool:
