@@ -241,8 +241,37 @@ def test_an_encrypted_image_is_the_same_after_it_was_put_back(world: World) -> N
     for etag in ("e1", "e2", "e3"):
         assert world.plan(BLOCK, etag=etag) == []
         (released,) = world.plan(ALLOW, etag=etag)
-        assert (released.undoes, released.etag) == (tag.action_id, etag)
+        assert (released.undoes, released.etag) == (tag.action_id, "e3")
     assert said(world.plan(BLOCK, etag="e4")) == ["tag", "quarantine"]
+
+
+def test_an_encrypted_image_is_blocked_again_after_it_was_released(world: World) -> None:
+    world.end(world.plan(BLOCK))
+    tag, quarantine = world.plan(ALLOW)
+    world.end([tag, replace(quarantine, detail={"restored_etag": "e2"})])
+    again = world.plan(BLOCK)  # the day is not listed anew
+    assert (said(again), {each.etag for each in again}) == (["tag", "quarantine"], {"e2"})
+    assert world.plan(BLOCK, etag="e2") == again
+    world.end(again[:1], "failed")
+    world.request(again[1:])
+    assert world.plan(BLOCK, etag="e2") == again
+    # What was sought by an old ETag tells nothing of the image as it is now.
+    world.end([replace(each, etag="e1") for each in again], "replaced")
+    anew = world.plan(BLOCK, etag="e2")
+    assert said(anew) == ["tag", "quarantine"]
+    world.end(anew, "replaced")
+    assert world.plan(BLOCK) == world.plan(BLOCK, etag="e2") == []
+
+
+def test_an_action_that_waits_keeps_its_name_when_the_image_returns_by_another_etag(world: World) -> None:
+    world.end(world.plan(BLOCK))
+    world.request(world.plan(ALLOW))
+    undos_and_more = world.plan(BLOCK)
+    world.request(undos_and_more)
+    (back,) = (each for each in undos_and_more if each.undoes and each.kind == "quarantine")
+    world.end([replace(back, detail={"restored_etag": "e2"})])
+    (waiting,) = (each for each in world.plan(BLOCK) if each.kind == "quarantine")
+    assert (waiting.action_id, waiting.etag) == (undos_and_more[-1].action_id, "e2")
 
 
 def test_images_that_are_not_decided_are_let_be(world: World) -> None:

@@ -24,6 +24,7 @@ from modlake.policy.intents import (
     may_be_requested_anew,
     undo_of,
 )
+from modlake.policy.object_etags import etags_of_object
 from modlake.policy.policy import Policy, Verdict
 
 # What a target is called in the settings, by kind of action.
@@ -68,10 +69,10 @@ class ActionHistory:
 
     def of(self, source_ref: str, etag: str) -> _ImageHistory:
         of_name = self._by_image.get(source_ref, [])
-        etags = _etags_of_object(etag, of_name)
+        etags = etags_of_object(etag, of_name)
         rows = [row for row in of_name if row["etag"] in etags]
         return _ImageHistory(
-            etag,
+            etags[-1],
             [row for row in rows if row["undoes"] is None],
             {row["undoes"]: row for row in rows if row["undoes"] is not None},
         )
@@ -79,7 +80,10 @@ class ActionHistory:
 
 @dataclass(frozen=True, slots=True)
 class _ImageHistory:
-    """What was done about an image as it is now; ``undos`` by the action that they take back."""
+    """What was done about an image as it is now; ``undos`` by the action that they take back.
+
+    ``etag`` is the one that it has now, as far as actions tell; the day may have been listed before.
+    """
 
     etag: str
     actions: list[dict[str, Any]]
@@ -96,6 +100,10 @@ class _ImageHistory:
     def undo_status(self, row: Mapping[str, Any]) -> str | None:
         undo = self.undos.get(row["action_id"])
         return undo["status"] if undo else None
+
+    def sought_in_vain(self, row: Mapping[str, Any]) -> bool:
+        """Tell whether an action found no such object, by an ETag that the image does not have any more."""
+        return row["status"] in ("replaced", "gone") and row["etag"] != self.etag
 
     def missed_in_quarantine(self, superseded: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Return the actions whose undo found nothing, while the image came back since or comes back now.
@@ -130,22 +138,6 @@ class _ImageHistory:
             for undo in self.undos.values()
             if undo["actor"] != MODLAKE and undo["status"] != "failed"
         }
-
-
-def _etags_of_object(etag: str, rows: Sequence[Mapping[str, Any]]) -> set[str]:
-    """Return every ETag that the object with this one has had by these actions.
-
-    S3 gives an encrypted object another one when it is put back from quarantine.
-    """
-    pairs = [
-        {row["etag"], json.loads(row["detail"]).get("restored_etag", row["etag"])}
-        for row in rows
-        if row["undoes"] is not None and row["status"] == "completed"
-    ]
-    etags = {etag}
-    for _ in pairs:  # each may lead to another one
-        etags.update(*(pair for pair in pairs if pair & etags))
-    return etags
 
 
 class Targets:
@@ -280,16 +272,18 @@ class _Planner:
     ) -> Iterator[Intent]:
         earlier = history.named(kind, target)
         ended = [each for each in earlier if each["status"] == UNDONE or each in superseded]
-        current = [each for each in earlier if each not in ended]
-        # One that failed, or that nobody knows the end of, is tried again under its own name.
+        current = [each for each in earlier if each not in ended and not history.sought_in_vain(each)]
         if any(each["status"] not in (REQUESTED, "failed") for each in current):
             return
+        # One that failed, or that nobody knows the end of, is tried again under its own name.
+        names = [each["action_id"] for each in current]
+        names.append(action_id(self._day, row["source_ref"], history.etag, kind, target, len(ended)))
         is_answered = row["outcome"] in ANSWERED
         yield Intent(
-            action_id=action_id(self._day, row["source_ref"], row["etag"], kind, target, len(ended)),
+            action_id=names[0],
             day=self._day,
             source_ref=row["source_ref"],
-            etag=row["etag"],
+            etag=history.etag,
             kind=kind,
             target=target,
             enforcement_id=self._enforcement_id,

@@ -1,0 +1,25 @@
+"""The ETags of one object: S3 gives an encrypted one another when it is put back from quarantine."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+
+def etags_of_object(etag: str, rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return every ETag that the object with this one has had by these actions, the latest last.
+
+    :param rows: rows of ``actions`` about what lay under the object's name
+    """
+    restored = [
+        (row["completed_at"], row["etag"], json.loads(row["detail"]).get("restored_etag"))
+        for row in rows
+        if row["undoes"] is not None and row["status"] == "completed"
+    ]
+    moves = sorted(move for move in restored if move[2] is not None)
+    etags = {etag}
+    for _ in moves:  # each may lead to another one
+        etags.update(*(move[1:] for move in moves if etags.intersection(move[1:])))
+    latest = next((after for _, _, after in reversed(moves) if after in etags), etag)
+    return [*sorted(etags - {latest}), latest]
