@@ -121,16 +121,15 @@ def _selected(
 ) -> list[dict[str, Any]]:
     from modlake.lake.actions import read_actions
     from modlake.lake.catalog import ensure_tables
-    from modlake.policy.intents import undo_id
 
     ensure_tables(catalog)
-    rows = read_actions(
-        catalog,
-        day=day,
-        action_ids=[action, undo_id(action)] if action else None,
-        source_refs=[image] if image else None,
-    ).to_pylist()
-    found = [row for row in rows if rule in (None, _rule(row))]
+    images = [image] if image else None
+    if action:
+        images = [
+            row["source_ref"] for row in read_actions(catalog, day=day, action_ids=[action]).to_pylist()
+        ]
+    rows = read_actions(catalog, day=day, source_refs=images).to_pylist()
+    found = [row for row in rows if rule in (None, _rule(row)) and action in (None, row["action_id"])]
     if not found:
         asked = {"--day": day, "--rule": rule, "--action": action, "--image": image}
         selection = " ".join(f"{option} {value}" for option, value in asked.items() if value)
@@ -144,7 +143,10 @@ def _selected(
         raise ModlakeTerminalError(
             f"{action} takes back {undone} itself: run ./modlake policy apply to decide anew."
         )
-    return found
+    # With all undos on these images: one may have given its image another ETag.
+    return [row for row in found if row["undoes"] is None] + [
+        row for row in rows if row["undoes"] is not None
+    ]
 
 
 def _rule(row: Mapping[str, Any]) -> str:

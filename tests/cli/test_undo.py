@@ -27,10 +27,11 @@ from modlake.hooks.moderation_actions import ModeratedObjectsHook
 from modlake.hooks.moderation_actions_kinds import action_kinds
 from modlake.lake.actions import add_intents, read_actions, record_results
 from modlake.policy.actions.batch import carry_out
+from modlake.policy.actions.kinds import result_of
 from modlake.policy.actions.taking_back import plan_undo
 from modlake.policy.enforcement_folder import EnforcementFolder, write_intents
 from modlake.policy.intents import undo_id
-from tests.support.actions import Buckets, all_of, intent
+from tests.support.actions import Buckets, all_of, intent, taking_back
 from tests.support.cloud import running_cloud
 from tests.support.story_lake import DAY, configured, make_lake
 
@@ -158,6 +159,21 @@ def test_an_image_whose_place_is_taken_stays_in_quarantine(stage: Scene) -> None
     assert stage.undo("--image", f"{UGC}d.jpg", "--actor", "ada").exit_code == 0
     assert stage.rows([action_id])[0]["status"] == "undone"
     assert stage.hook.read(f"{UGC}d.jpg") == b"d.jpg"
+
+
+@pytest.mark.integration
+def test_a_tag_of_an_image_that_came_back_by_another_etag_is_taken_off(stage: Scene) -> None:
+    image = f"{UGC}f.jpg"
+    etag = Buckets(stage.hook).put(image, b"f", tags="moderation=block")
+    tag, quarantine = (intent(image, "before", kind, TARGETS[kind]) for kind in ("tag", "quarantine"))
+    tagged = result_of(tag, "completed", key="moderation", value="block", tags_before={})
+    moved = result_of(quarantine, "completed")
+    back = taking_back(quarantine, moved)
+    add_intents(stage.catalog, DAY, [tag, quarantine, back])
+    record_results(stage.catalog, DAY, [tagged, moved, result_of(back, "completed", restored_etag=etag)])
+    undone = stage.undo("--action", tag.action_id, "--actor", "ada")
+    assert undone.exit_code == 0, undone.output
+    assert stage.hook.tags(image) == {}
 
 
 @pytest.mark.integration

@@ -219,6 +219,19 @@ def test_a_tag_that_was_out_of_reach_in_quarantine_is_taken_off_when_the_image_i
     assert world.plan(ALLOW) == []
 
 
+def test_a_tag_that_was_sought_by_an_old_etag_is_taken_off(world: World) -> None:
+    world.end(world.plan(BLOCK))
+    tag, quarantine = world.plan(ALLOW)
+    world.request([tag])
+    world.end([replace(quarantine, detail={"restored_etag": "e2"})])
+    (left,) = world.plan(ALLOW)  # the day is not listed anew
+    assert (left.undoes, left.etag) == (tag.undoes, "e2")
+    world.end([tag], "replaced")
+    assert world.plan(ALLOW) == world.plan(ALLOW, etag="e2") == [replace(left, reason=tag.reason)]
+    world.end([left], "replaced")
+    assert world.plan(ALLOW) == world.plan(ALLOW, etag="e2") == []
+
+
 @pytest.mark.parametrize("status", ["completed", "requested"])
 def test_what_a_person_has_undone_is_not_done_again_until_the_image_changes(
     world: World, status: str

@@ -105,8 +105,8 @@ class _ImageHistory:
         """Tell whether an action found no such object, by an ETag that the image does not have any more."""
         return row["status"] in ("replaced", "gone") and row["etag"] != self.etag
 
-    def missed_in_quarantine(self, superseded: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Return the actions whose undo found nothing, while the image came back since or comes back now.
+    def undone_in_vain(self, superseded: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Return the actions whose undo did not find the image, which came back since or comes back now.
 
         :param superseded: the actions that are about to be taken back
         """
@@ -121,8 +121,11 @@ class _ImageHistory:
             row
             for row in self.open
             if row["kind"] != "quarantine"
-            and self.undo_status(row) == "gone"
-            and self.undos[row["action_id"]]["completed_at"] < came_back
+            and self.undo_status(row) in ("replaced", "gone")
+            and (
+                self.undos[row["action_id"]]["completed_at"] < came_back
+                or self.sought_in_vain(self.undos[row["action_id"]])
+            )
         ]
 
     @property
@@ -238,7 +241,7 @@ class _Planner:
                 superseded.append(row)
         verdicts = ", ".join(sorted({row["verdict"] for row in rows})) or "no verdict"
         yield from self._undo(superseded, history, f"Released: {verdicts} now")
-        for row in history.missed_in_quarantine(superseded):
+        for row in history.undone_in_vain(superseded):
             if (row["kind"], row["target"]) not in wanted or row["kind"] in history.undone_by_people:
                 missed = history.undos[row["action_id"]]
                 yield from self._undo([row], history, missed["reason"], missed["actor"])

@@ -12,12 +12,12 @@ def etags_of_object(etag: str, rows: Iterable[Mapping[str, Any]]) -> list[str]:
 
     :param rows: rows of ``actions`` about what lay under the object's name
     """
-    restored = [
-        (row["completed_at"], row["etag"], json.loads(row["detail"]).get("restored_etag"))
+    moves = sorted(
+        (row["completed_at"], row["etag"], restored)
         for row in rows
         if row["undoes"] is not None and row["status"] == "completed"
-    ]
-    moves = sorted(move for move in restored if move[2] is not None)
+        if (restored := json.loads(row["detail"]).get("restored_etag")) is not None
+    )
     etags = {etag}
     for _ in moves:  # each may lead to another one
         etags.update(*(move[1:] for move in moves if etags.intersection(move[1:])))

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime
 from typing import Any
 
 from modlake.exceptions import ModlakeTerminalError
 from modlake.policy.intents import MODLAKE, REQUESTED, Intent, undo_id, undo_of
+from modlake.policy.object_etags import etags_of_object
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,7 @@ def plan_undo(
     The same actions make the same enforcement, so that whoever asks again goes on with it; unless their undo
     has ended without success or another enforcement has requested it since, then it begins anew.
 
-    :param actions: rows of ``actions``, with the undos of the actions among them
+    :param actions: rows of ``actions``, with all undos on their images among them
     :raises ModlakeTerminalError: the actor is Modlake itself, whose undos mean no person
     """
     if not actor or actor == MODLAKE:
@@ -53,9 +54,11 @@ def plan_undo(
     skipped: Counter[str] = Counter()
     by_day: dict[date, list[Mapping[str, Any]]] = {}
     undos: dict[str, Mapping[str, Any]] = {}
+    undos_of_image: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
     for row in actions:
         if row["undoes"] is not None:
             undos[row["undoes"]] = row
+            undos_of_image[row["source_ref"]].append(row)
         elif row["status"] in (REQUESTED, "completed"):
             by_day.setdefault(row["day"], []).append(row)
         else:
@@ -68,7 +71,11 @@ def plan_undo(
         if any((undo["status"], undo["enforcement_id"]) != (REQUESTED, enforcement_id) for undo in tried):
             enforcement_id = _enforcement_id(originals, now.isoformat())
         intents = [
-            undo_of(row, enforcement_id=enforcement_id, actor=actor, reason=reason) for row in originals
+            replace(
+                undo_of(row, enforcement_id=enforcement_id, actor=actor, reason=reason),
+                etag=etags_of_object(row["etag"], undos_of_image[row["source_ref"]])[-1],
+            )
+            for row in originals
         ]
         days.append(TakingBack(day, enforcement_id, originals, intents))
     return UndoPlan(days, dict(skipped))
