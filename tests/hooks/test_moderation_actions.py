@@ -45,6 +45,7 @@ def webhook(listening: Receiver, monkeypatch: pytest.MonkeyPatch) -> Receiver:
     monkeypatch.setenv("AIRFLOW_CONN_MODLAKE_WEBHOOK", connection_json(listening))
     listening.accepted.clear()
     listening.answers.clear()
+    listening.body = b""
     return listening
 
 
@@ -53,6 +54,22 @@ def test_a_signed_message_with_the_action_as_its_id(webhook: Receiver) -> None:
     assert hook.send(MESSAGE) == {"http_status": 204}
     hook.send(MESSAGE)
     assert webhook.accepted == {"act-1": [json.loads(MESSAGE.body)] * 2}
+
+
+def test_a_delivery_is_told_by_the_status_whatever_the_body(webhook: Receiver) -> None:
+    webhook.answers.append((200, {"content-encoding": "gzip"}))
+    webhook.body = b"accepted"
+    assert WebhookHook().send(MESSAGE) == {"http_status": 200}
+    assert len(webhook.accepted["act-1"]) == 1
+
+
+def test_a_connection_serves_several_messages(webhook: Receiver) -> None:
+    webhook.answers += [(200, {})] * 3
+    webhook.body = b"accepted"
+    hook, before = WebhookHook(), webhook.connections
+    for _ in range(4):
+        hook.send(MESSAGE)
+    assert webhook.connections == before + 1
 
 
 def test_a_wrong_secret_is_refused(webhook: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,7 @@ class Receiver:
     """``answers`` are the statuses and headers of the next requests; then all is well.
 
     ``accepted`` are the messages by webhook-id, once or more often; ``refused`` counts what had no valid
-    signature.
+    signature. Every answer but 204 has the ``body``, as it stands.
     """
 
     url: str
@@ -29,6 +29,8 @@ class Receiver:
     accepted: dict[str, list[Any]] = field(default_factory=lambda: defaultdict(list))
     statuses: Counter[int] = field(default_factory=Counter)
     refused: int = 0
+    connections: int = 0
+    body: bytes = b""
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def receive(self, headers: dict[str, str], body: bytes) -> tuple[int, dict[str, str]]:
@@ -50,15 +52,22 @@ def receiver() -> Iterator[Receiver]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
+        def setup(self) -> None:
+            super().setup()
+            with received.lock:
+                received.connections += 1
+
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["content-length"]))
             status, headers = received.receive(
                 {name.lower(): value for name, value in self.headers.items()}, body
             )
             self.send_response(status)
-            for name, value in (headers | {"content-length": "0"}).items():
+            answer = b"" if status == 204 else received.body
+            for name, value in (headers | {"content-length": str(len(answer))}).items():
                 self.send_header(name, value)
             self.end_headers()
+            self.wfile.write(answer)
 
         def log_message(self, *_: Any) -> None: ...
 

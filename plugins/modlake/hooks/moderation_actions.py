@@ -5,9 +5,10 @@ from __future__ import annotations
 import email.utils
 import hashlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import cached_property
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
@@ -266,12 +267,15 @@ class WebhookHook(BaseHook):
             "webhook-signature": self._signer.sign(message.message_id, now, message.body),
         }
         try:
-            answer = self._client.post(self._url, content=message.body.encode(), headers=headers)
+            with self._client.stream(
+                "POST", self._url, content=message.body.encode(), headers=headers
+            ) as answer:
+                _keep_connection(answer)
         except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
             raise ModlakeTerminalError(
                 f"{self._url!r} is no URL to post to: {error} Correct the host of {self.conn_id!r}."
             ) from error
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             raise ReceiverBusyError(
                 f"{self._url} can't be reached: {error!r} If it stays so, check the receiver and the host of "
                 f"connection {self.conn_id!r}."
@@ -322,6 +326,13 @@ class WebhookHook(BaseHook):
                 f"The password of connection {self.conn_id!r} is not a secret of Standard Webhooks: write "
                 "'whsec_' and 24 to 64 random bytes in base64."
             ) from error
+
+
+def _keep_connection(answer: httpx.Response) -> None:
+    """Read the end of a short body, so that the connection serves again; only the status tells a delivery."""
+    with suppress(httpx.RequestError):
+        for _ in islice(answer.iter_raw(), 2):
+            pass
 
 
 def retry_after_seconds(header: str | None, now: datetime) -> float | None:

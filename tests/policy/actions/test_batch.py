@@ -143,6 +143,22 @@ def test_what_does_not_is_left_to_the_next_attempt() -> None:
     assert count_by_status(results) == {"completed": 5}
 
 
+def test_an_unforeseen_error_stops_no_other(caplog: pytest.LogCaptureFixture) -> None:
+    todo = images(5)
+    kind = Kind({todo[0].source_ref: [ZeroDivisionError("division by zero")]})
+    store = written(todo)
+    with pytest.raises(
+        ActionsPostponedError,
+        match=r"1 of 5 actions .* met an unforeseen ZeroDivisionError",
+    ):
+        run(store, kind)
+    assert len(list(read_results(store, FOLDER))) == 4
+    assert "ZeroDivisionError: division by zero" in caplog.text
+    results, _ = run(store, kind)
+    assert count_by_status(results) == {"completed": 5}
+    assert len(kind.calls) == 6
+
+
 def test_an_outage_ends_the_attempts_of_its_kind() -> None:
     todo = [*images(200, "notify_webhook"), intent("s3://ugc/x", "e", "tag")]
     kind = Kind({each.source_ref: [ReceiverBusyError("down")] * 9 for each in todo if each.kind != "tag"})

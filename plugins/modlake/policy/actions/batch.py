@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -38,6 +39,8 @@ LONGEST_WAIT_SECONDS = 60.0
 # That many transient failures of a kind on end are an outage: the rest is left to the next try.
 OUTAGE = 20
 
+log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -68,7 +71,8 @@ def carry_out(
     Carry out what earlier attempts have left of a batch, and return the results of all of it.
 
     Actions of one image follow each other in the order of kinds, backwards when they are taken back. An
-    action that fails terminally gets the status ``failed``; the others go on.
+    action that fails terminally gets the status ``failed``; the others go on. An error of no known type is
+    taken for a transient one of its action, without further tries in this attempt.
 
     What is not requested any more gets the status ``withdrawn``. Who takes back first waits for the batches
     of other enforcements of the day that are being carried out: these may not know of it yet, later ones do.
@@ -150,6 +154,13 @@ class _Work:
             return error
         except ModlakeTerminalError as error:
             result = result_of(intent, "failed", message=str(error))
+        except Exception as error:
+            log.exception("%s, %s of %s, met an error", intent.action_id, intent.kind, intent.source_ref)
+            self.failing[intent.kind] += 1
+            return ModlakeTransientError(
+                f"{intent.kind} of {intent.source_ref} met an unforeseen {type(error).__name__}: mend what "
+                "its traceback in the log names."
+            )
         self.failing[intent.kind] = 0
         return result
 
