@@ -4,12 +4,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from botocore.exceptions import BotoCoreError, ConnectTimeoutError, CredentialRetrievalError
 from pyiceberg.catalog import Catalog
 from pyiceberg.transforms import IdentityTransform
 from pyiceberg.types import StringType
 from pyiceberg.utils.config import Config
 
-from modlake.exceptions import ModlakeTerminalError
+from modlake.exceptions import ModlakeTerminalError, ModlakeTransientError
 from modlake.lake.catalog import ensure_tables, open_catalog
 from modlake.lake.schemas import DECISIONS_TABLE, TABLES
 from tests.lake.conftest import Lake
@@ -144,4 +145,41 @@ def test_no_configuration_names_the_variables_to_set(tmp_path: Path, monkeypatch
         monkeypatch.delenv(f"PYICEBERG_CATALOG__MODLAKE__{name}", raising=False)
     monkeypatch.setattr("pyiceberg.catalog._ENV_CONFIG", Config())
     with pytest.raises(ModlakeTerminalError, match="PYICEBERG_CATALOG__MODLAKE__URI"):
+        open_catalog()
+
+
+@pytest.mark.parametrize("region", ["", "eu west"])
+def test_glue_without_a_region_names_the_variable_to_set(
+    region: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("PYICEBERG_CATALOG__MODLAKE__TYPE", "glue")
+    monkeypatch.setenv("PYICEBERG_CATALOG__MODLAKE__WAREHOUSE", "s3://acme-lake/warehouse")
+    monkeypatch.setenv("PYICEBERG_CATALOG__MODLAKE__GLUE__REGION", region)
+    monkeypatch.setattr("pyiceberg.catalog._ENV_CONFIG", Config())
+    with pytest.raises(ModlakeTerminalError, match="PYICEBERG_CATALOG__MODLAKE__GLUE__REGION"):
+        open_catalog()
+    monkeypatch.setenv("PYICEBERG_CATALOG__MODLAKE__GLUE__REGION", "eu-west-1")
+    monkeypatch.setattr("pyiceberg.catalog._ENV_CONFIG", Config())
+    assert open_catalog().name == "modlake"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ConnectTimeoutError(endpoint_url="https://glue"),
+        CredentialRetrievalError(provider="container-role", error_msg="no answer"),
+    ],
+)
+def test_aws_that_does_not_answer_may_do_so_later(
+    error: BotoCoreError, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: str) -> Catalog:
+        raise error
+
+    monkeypatch.setattr("modlake.lake.catalog.load_catalog", fail)
+    with pytest.raises(ModlakeTransientError, match="try again"):
         open_catalog()

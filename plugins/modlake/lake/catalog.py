@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from botocore.exceptions import BotoCoreError, CredentialRetrievalError, HTTPClientError
+from botocore.exceptions import ConnectionError as BotocoreConnectionError
 from pyiceberg.catalog import Catalog, load_catalog
 from pyiceberg.exceptions import (
     CommitFailedException,
@@ -12,10 +14,11 @@ from pyiceberg.table import Table
 from sqlalchemy.exc import SQLAlchemyError
 from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random
 
-from modlake.exceptions import ModlakeTerminalError
+from modlake.exceptions import ModlakeTerminalError, ModlakeTransientError
 from modlake.lake.schemas import NAMESPACE, PROPERTIES, TABLES, LakeTable
 
 CATALOG_NAME = "modlake"
+_PREFIX = f"PYICEBERG_CATALOG__{CATALOG_NAME.upper()}__"
 
 # pyiceberg's SQL catalog checks and then inserts: who loses that race gets the database's own error.
 _retry_lost_race = retry(
@@ -32,15 +35,26 @@ _retry_lost_race = retry(
 def open_catalog() -> Catalog:
     """Return the catalog that pyiceberg's own configuration calls ``modlake``.
 
-    Raises ModlakeTerminalError when there is no such configuration.
+    Raises ModlakeTerminalError when there is no such configuration or AWS can't be called with it,
+    ModlakeTransientError when AWS doesn't answer.
     """
     try:
         return load_catalog(CATALOG_NAME)
+    except (HTTPClientError, BotocoreConnectionError, CredentialRetrievalError) as error:
+        raise ModlakeTransientError(
+            f"The Iceberg catalog {CATALOG_NAME} gets no answer from AWS: {error}. "
+            "Mend: check the network, then try again."
+        ) from error
+    except BotoCoreError as error:
+        # pyiceberg's boto3 session knows nothing of the Airflow connection. Some of these are ValueErrors.
+        raise ModlakeTerminalError(
+            f"The Iceberg catalog {CATALOG_NAME} can't call AWS: {error} Mend: set {_PREFIX}GLUE__REGION, "
+            "and check the profile and the credentials that boto3 finds."
+        ) from error
     except ValueError as error:
-        prefix = f"PYICEBERG_CATALOG__{CATALOG_NAME.upper()}__"
         raise ModlakeTerminalError(
             f"No Iceberg catalog named {CATALOG_NAME} can be opened ({error}). "
-            f"Set {prefix}TYPE (sql, glue, rest), {prefix}URI and {prefix}WAREHOUSE, "
+            f"Set {_PREFIX}TYPE (sql, glue, rest), {_PREFIX}URI and {_PREFIX}WAREHOUSE, "
             "or the same in .pyiceberg.yaml."
         ) from error
 
