@@ -1,4 +1,4 @@
-"""The IAM documents for actions: that they deny by default, and allow what the hooks call and no more."""
+"""The IAM documents: that they deny by default, and allow what is called and no more."""
 
 from __future__ import annotations
 
@@ -74,6 +74,30 @@ def test_the_worker_may_do_what_the_kinds_call() -> None:
     assert found["NotifyByQueue"]["Action"] == "sqs:SendMessage"
     assert not any("*" in action for action in _actions(found))
     assert not any(statement["Resource"] == "*" for statement in found.values())
+
+
+@pytest.mark.parametrize(
+    ("name", "bucket", "objects", "calls"),
+    [
+        ("uploads", "UGC_BUCKET", "uploads/*", {"s3:ListBucket", "s3:GetObject"}),
+        ("work", "WORK_BUCKET", "runs/*", {"s3:ListBucket", "s3:GetObject", "s3:PutObject"}),
+    ],
+)
+def test_rekognition_is_let_in_for_this_account_alone(
+    name: str, bucket: str, objects: str, calls: set[str]
+) -> None:
+    found = statements(f"rekognition-{name}-bucket-policy.json")
+    assert _actions(found) == calls
+    for statement in found.values():
+        assert (statement["Effect"], statement["Principal"]) == (
+            "Allow",
+            {"Service": "rekognition.amazonaws.com"},
+        )
+        assert statement["Condition"] == {"StringEquals": {"aws:SourceAccount": "ACCOUNT"}}
+    assert {statement["Resource"] for statement in found.values()} == {
+        f"arn:aws:s3:::{bucket}",
+        f"arn:aws:s3:::{bucket}/{objects}",
+    }
 
 
 def _actions(found: dict[str, dict[str, Any]]) -> set[str]:

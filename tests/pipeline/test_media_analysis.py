@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, date, datetime
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -565,6 +566,16 @@ def test_every_failure_code_says_whether_to_try_again_and_what_to_do(code: str) 
 
     assert isinstance(failure, ModlakeTransientError if code in PASSING else ModlakeTerminalError)
     assert all(part in str(failure) for part in ("job-1", code, "why", "Mend: "))
+
+
+@pytest.mark.parametrize("code", ["ACCESS_DENIED", "INVALID_S3_OBJECT"])
+def test_denied_job_names_the_policies_that_let_rekognition_in(code: str) -> None:
+    failure = str(failure_of({"JobId": "job-1", "Status": "FAILED", "FailureDetails": {"Code": code}}))
+
+    iam = Path(__file__).parents[2] / "include" / "iam"
+    policies = [path.name for path in iam.glob("rekognition-*.json")]
+    assert len(policies) == 2
+    assert all(name in failure for name in policies)
 
 
 def test_failure_codes_are_those_of_the_service_model() -> None:

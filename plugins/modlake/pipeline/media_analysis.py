@@ -103,10 +103,15 @@ _PASSING_FAILURES = {
     "RESOURCE_NOT_READY": "wait until the adapter is TRAINING_COMPLETED, then start the analysis again.",
     "THROTTLED": "run fewer jobs at once (the Airflow pool of these jobs), then start the analysis again.",
 }
+# AWS documents neither who reads the manifest and the images nor who writes the results.
+_BUCKET_POLICIES = (
+    "let in Rekognition itself (include/iam/rekognition-work-bucket-policy.json, "
+    "rekognition-uploads-bucket-policy.json)"
+)
 _LASTING_FAILURES = {
     "ACCESS_DENIED": (
-        "let Rekognition read the manifest and its images and write to the output bucket (include/iam/), "
-        "then clear the task."
+        "let the connection's identity read the manifest and its images and write to the output bucket; if "
+        f"it may already, {_BUCKET_POLICIES}; then clear the task."
     ),
     "INVALID_KMS_KEY": (
         "check kms_key_id, its region, and that its policy lets the identity and Rekognition use it, then "
@@ -115,8 +120,8 @@ _LASTING_FAILURES = {
     "INVALID_MANIFEST": "write one JSON object with a source-ref a line, 1 to 10,000 lines, at most 50 MB.",
     "INVALID_OUTPUT_CONFIG": "check that the output bucket exists in the job's region, then clear the task.",
     "INVALID_S3_OBJECT": (
-        "check that the manifest exists in the job's region and that Rekognition may read it, then clear the "
-        "task."
+        "check that the manifest exists in the job's region and that the connection's identity may read it; "
+        f"if so, {_BUCKET_POLICIES}; then clear the task."
     ),
     "RESOURCE_NOT_FOUND": "check the adapter's ARN (project_version), the account and the region.",
 }
