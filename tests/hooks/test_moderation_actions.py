@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import traceback
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -30,8 +32,14 @@ from tests.support.actions import intent, taking_back
 from tests.support.memory_store import MemoryObjectStore
 from tests.support.webhook_receiver import Receiver, connection_json, receiver
 
+
+def secret_of(size_bytes: int) -> str:
+    return f"whsec_{base64.b64encode(bytes(size_bytes)).decode()}"
+
+
 MESSAGE = Message("act-1", "s3://ugc/a.jpg", '{"type":"moderation.decision","data":{"name":"é"}}')
 NOW = datetime(2026, 11, 21, tzinfo=UTC)
+OTHER_SECRET = secret_of(24)
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +81,7 @@ def test_a_connection_serves_several_messages(webhook: Receiver) -> None:
 
 
 def test_a_wrong_secret_is_refused(webhook: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AIRFLOW_CONN_MODLAKE_WEBHOOK", connection_json(webhook, "whsec_AAAAAAAAAAAAAAAA"))
+    monkeypatch.setenv("AIRFLOW_CONN_MODLAKE_WEBHOOK", connection_json(webhook, OTHER_SECRET))
     with pytest.raises(ModlakeTerminalError, match=r"answered 401 .* secret of connection 'modlake_webhook'"):
         WebhookHook().send(MESSAGE)
     assert webhook.refused == 1
@@ -98,15 +106,26 @@ def test_a_refusal_is_final(webhook: Receiver, status: int) -> None:
 @pytest.mark.parametrize(
     ("connection", "error", "mend"),
     [
-        ({"host": "http://127.0.0.1:9/x", "password": "whsec_AAAA"}, ReceiverBusyError, "check the receiver"),
+        ({"host": "http://127.0.0.1:9/x", "password": OTHER_SECRET}, ReceiverBusyError, "check the receiver"),
         (
-            {"host": "127.0.0.1", "port": 9, "schema": "http", "password": "whsec_AAAA"},
+            {"host": "127.0.0.1", "port": 9, "schema": "http", "password": OTHER_SECRET},
             ReceiverBusyError,
             ":9/",
         ),
         ({"host": "http://x", "password": ""}, ModlakeTerminalError, "write 'whsec_'"),
         ({"host": "http://x", "password": "whsec_="}, ModlakeTerminalError, "write 'whsec_'"),
-        ({"host": "ftp://x", "password": "whsec_AAAA"}, ModlakeTerminalError, "Correct the host"),
+        ({"host": "http://x", "password": "password"}, ModlakeTerminalError, "write 'whsec_'"),
+        ({"host": "http://x", "password": secret_of(23)}, ModlakeTerminalError, "24 to 64 random bytes"),
+        ({"host": "http://x", "password": secret_of(65)}, ModlakeTerminalError, "24 to 64 random bytes"),
+        ({"host": "http://x", "password": f"{OTHER_SECRET}-_"}, ModlakeTerminalError, "in base64"),
+        (
+            {"host": "http://x", "password": f"whsk_{'A' * 44}"},
+            ModlakeTerminalError,
+            "write 'whsec_'",
+        ),
+        ({"host": "ftp://x", "password": OTHER_SECRET}, ModlakeTerminalError, "Correct the host"),
+        ({"host": "http://", "password": OTHER_SECRET}, ModlakeTerminalError, "Correct the host"),
+        ({"host": "", "password": OTHER_SECRET}, ModlakeTerminalError, "Correct the host"),
     ],
 )
 def test_a_wrong_connection_says_so(
@@ -115,6 +134,38 @@ def test_a_wrong_connection_says_so(
     monkeypatch.setenv("AIRFLOW_CONN_MODLAKE_WEBHOOK", json.dumps({"conn_type": "http"} | connection))
     with pytest.raises(error, match=mend):
         WebhookHook().send(MESSAGE)
+
+
+@pytest.mark.parametrize("secret", [secret_of(24), secret_of(64), secret_of(32).rstrip("=")])
+def test_secrets_of_the_standard_sign(monkeypatch: pytest.MonkeyPatch, secret: str) -> None:
+    connection = {"conn_type": "http", "host": "http://127.0.0.1:9", "password": secret}
+    monkeypatch.setenv("AIRFLOW_CONN_MODLAKE_WEBHOOK", json.dumps(connection))
+    assert WebhookHook.opened("modlake_webhook")
+
+
+@pytest.mark.parametrize("status", [401, 503])
+def test_what_a_receiver_answers_is_told_without_the_credentials_in_its_url(
+    webhook: Receiver, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    host = webhook.url.removeprefix("http://").removesuffix("/hooks")
+    monkeypatch.setattr(webhook, "url", f"http://ada:sesame@{host}/T0/sesame?sig=sesame#sesame")
+    monkeypatch.setenv("AIRFLOW_CONN_MODLAKE_WEBHOOK", connection_json(webhook))
+    webhook.answers.append((status, {}))
+    with pytest.raises((ModlakeTerminalError, ReceiverBusyError), match="'modlake_webhook'") as refused:
+        WebhookHook().send(MESSAGE)
+    assert f"http://{host}/… answered {status}" in str(refused.value)
+    assert "sesame" not in str(refused.value)
+
+
+@pytest.mark.parametrize("host", ["http://ada:sesame/@127.0.0.1:9", "http://ada:sesame@127.0.0.1:9/sesame"])
+def test_a_failed_post_is_told_without_the_credentials_in_its_url(
+    monkeypatch: pytest.MonkeyPatch, host: str
+) -> None:
+    connection = {"conn_type": "http", "host": host, "password": OTHER_SECRET}
+    monkeypatch.setenv("AIRFLOW_CONN_MODLAKE_WEBHOOK", json.dumps(connection))
+    with pytest.raises((ModlakeTerminalError, ReceiverBusyError), match="'modlake_webhook'") as failed:
+        WebhookHook().send(MESSAGE)
+    assert "sesame" not in "".join(traceback.format_exception(failed.value))
 
 
 def test_a_missing_connection_says_how_to_make_it() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import email.utils
 import hashlib
 from collections.abc import Iterator, Mapping
@@ -18,7 +19,7 @@ from airflow.providers.amazon.aws.hooks.sqs import SqsHook
 from airflow.sdk import BaseHook
 from airflow.sdk.exceptions import AirflowNotFoundException
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError
-from standardwebhooks.webhooks import EmptyWebhookSecretError, Webhook
+from standardwebhooks.webhooks import Webhook
 
 from modlake.exceptions import ModlakeError, ModlakeTerminalError, ModlakeTransientError
 from modlake.hooks.object_store import S3ObjectStoreHook, exact_listing, explained, names_object
@@ -49,6 +50,8 @@ _HEADERS = (
 _CHECKSUMS = ("ChecksumCRC32", "ChecksumCRC32C", "ChecksumCRC64NVME", "ChecksumSHA1", "ChecksumSHA256")
 _ABSENT = {"404", "NoSuchKey", "NotFound"}
 _CHANGED = {"412", "PreconditionFailed", "ConditionalRequestConflict"}
+_WHSEC = "whsec_"
+_WEBHOOK_KEY_BYTES = range(24, 65)
 
 
 class ModeratedObjectsHook(S3ObjectStoreHook):
@@ -230,7 +233,8 @@ class WebhookHook(BaseHook):
     Posts messages signed as the Standard Webhooks specification wants it.
 
     The connection's host is the receiver's URL (schema and port may be given apart), its password the secret,
-    ``whsec_`` and base64. The action's id is the ``webhook-id``, by which a receiver knows a repetition.
+    ``whsec_`` and 24 to 64 bytes in base64. No message names more of the URL than scheme, host and port: the
+    rest may be a credential. The action's id is the ``webhook-id``, by which a receiver knows a repetition.
 
     :param conn_id: an Airflow connection of type HTTP
     """
@@ -250,7 +254,7 @@ class WebhookHook(BaseHook):
     def opened(cls, conn_id: str) -> WebhookHook:
         """Return a hook that has looked its connection up, so that threads can share it.
 
-        :raises ModlakeTerminalError: there is no such connection, or its secret is none
+        :raises ModlakeTerminalError: there is no such connection, or its URL or secret is none
         """
         hook = cls(conn_id)
         assert hook._url
@@ -271,21 +275,19 @@ class WebhookHook(BaseHook):
                 "POST", self._url, content=message.body.encode(), headers=headers
             ) as answer:
                 _keep_connection(answer)
-        except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
-            raise ModlakeTerminalError(
-                f"{self._url!r} is no URL to post to: {error} Correct the host of {self.conn_id!r}."
-            ) from error
         except httpx.RequestError as error:
             raise ReceiverBusyError(
-                f"{self._url} can't be reached: {error!r} If it stays so, check the receiver and the host of "
-                f"connection {self.conn_id!r}."
+                f"{self._receiver} can't be reached: {error!r} If it stays so, check the receiver and the "
+                f"host of connection {self.conn_id!r}."
             ) from error
         if answer.is_success:
             return {"http_status": answer.status_code}
-        said = f"{self._url} answered {answer.status_code} {answer.reason_phrase}"
+        said = f"{self._receiver} answered {answer.status_code} {answer.reason_phrase}"
         if answer.status_code >= 500 or answer.status_code in {408, 425, 429}:
             after = retry_after_seconds(answer.headers.get("retry-after"), now)
-            raise ReceiverBusyError(f"{said}: try again later.", after)
+            raise ReceiverBusyError(
+                f"{said}: try again later, or check the receiver of connection {self.conn_id!r}.", after
+            )
         raise ModlakeTerminalError(
             f"{said}: check the URL and the secret of connection {self.conn_id!r}, and what the receiver "
             "accepts, then send the dead letter again."
@@ -307,25 +309,51 @@ class WebhookHook(BaseHook):
             ) from error
 
     @cached_property
-    def _url(self) -> str:
-        connection = self._connection
-        host: str = connection.host or ""
-        if "://" in host:
-            return host
-        port = f":{connection.port}" if connection.port else ""
-        name, _, path = host.partition("/")
-        return f"{connection.schema or 'https'}://{name}{port}/{path}"
+    def _url(self) -> httpx.URL:
+        url = _as_url(self._connection)
+        if url is None or url.scheme not in {"http", "https"} or not url.host:
+            raise ModlakeTerminalError(
+                f"Connection {self.conn_id!r} has no URL to post to. Correct the host of it: write "
+                "https://<name>/<path>."
+            )
+        return url
+
+    @cached_property
+    def _receiver(self) -> str:
+        return f"{self._url.scheme}://{self._url.netloc.decode()}/…"
 
     @cached_property
     def _signer(self) -> Webhook:
-        secret = self._connection.password or ""
-        try:
-            return Webhook(secret)
-        except (ValueError, RuntimeError, EmptyWebhookSecretError) as error:
+        key = _webhook_key(self._connection.password or "")
+        if len(key) not in _WEBHOOK_KEY_BYTES:
             raise ModlakeTerminalError(
                 f"The password of connection {self.conn_id!r} is not a secret of Standard Webhooks: write "
                 "'whsec_' and 24 to 64 random bytes in base64."
-            ) from error
+            )
+        return Webhook(key)
+
+
+def _as_url(connection: Any) -> httpx.URL | None:
+    text: str = connection.host or ""
+    if "://" not in text:
+        port = f":{connection.port}" if connection.port else ""
+        name, _, path = text.partition("/")
+        text = f"{connection.schema or 'https'}://{name}{port}/{path}"
+    try:
+        return httpx.URL(text)
+    except httpx.InvalidURL:  # its text may quote a credential
+        return None
+
+
+def _webhook_key(secret: str) -> bytes:
+    """Return the key of a symmetric secret; empty when it is none, where the library may sign."""
+    if not secret.startswith(_WHSEC):
+        return b""
+    encoded = secret.removeprefix(_WHSEC)
+    try:
+        return base64.b64decode(encoded + "=" * (-len(encoded) % 4), validate=True)
+    except ValueError:
+        return b""
 
 
 def _keep_connection(answer: httpx.Response) -> None:
