@@ -272,6 +272,18 @@ def test_sqs(aws: Any, fifo: bool) -> None:
     assert message["MessageAttributes"]["action_id"]["StringValue"] == "act-1"
 
 
+@pytest.mark.parametrize(
+    ("region", "host"),
+    [("us-east-1", "sqs.us-east-1.amazonaws.com"), ("cn-north-1", "sqs.cn-north-1.amazonaws.com.cn")],
+)
+def test_a_queue_in_another_region_than_the_connection(aws: Any, region: str, host: str) -> None:
+    queue_url = aws("sqs", region_name=region).create_queue(QueueName="far")["QueueUrl"]
+    elsewhere = partial(SqsHook, aws_conn_id=None, region_name="eu-west-1")
+    SqsChannel(elsewhere, f"https://{host}/123456789012/far").send(MESSAGE)
+    (message,) = received(partial(aws, region_name=region), queue_url)
+    assert message["Body"] == MESSAGE.body
+
+
 @pytest.mark.parametrize("fifo", [False, True])
 def test_sns(aws: Any, fifo: bool) -> None:
     suffix, attributes = (".fifo", {"FifoTopic": "true"}) if fifo else ("", {})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import email.utils
 import hashlib
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -50,6 +51,7 @@ _HEADERS = (
 _CHECKSUMS = ("ChecksumCRC32", "ChecksumCRC32C", "ChecksumCRC64NVME", "ChecksumSHA1", "ChecksumSHA256")
 _ABSENT = {"404", "NoSuchKey", "NotFound"}
 _CHANGED = {"412", "PreconditionFailed", "ConditionalRequestConflict"}
+_QUEUE_REGION = re.compile(r"https://sqs\.([a-z0-9-]+)\.amazonaws\.com(?:\.cn)?/")
 _WHSEC = "whsec_"
 _WEBHOOK_KEY_BYTES = range(24, 65)
 
@@ -210,10 +212,14 @@ class SnsChannel:
 
 
 class SqsChannel:
-    """Sends to a queue; fulfils :class:`modlake.policy.actions.notify.Channel`."""
+    """Sends to a queue, in its region; fulfils :class:`modlake.policy.actions.notify.Channel`.
+
+    A queue whose URL names no region of AWS is taken to be in the hook's.
+    """
 
     def __init__(self, hook: Callable[..., SqsHook], queue_url: str) -> None:
-        self._hook = hook()
+        named = _QUEUE_REGION.match(queue_url)
+        self._hook = hook(region_name=named[1]) if named else hook()
         self._hook.get_conn()  # before threads share it
         self._queue_url = queue_url
 
