@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import importlib
 import json
 from collections.abc import Callable, Iterator
@@ -92,6 +93,10 @@ def test_default_variables_are_well_formed(installation: Installation) -> None:
         ("modlake_work_uri", "", "not set"),
         ("modlake_allowed_ugc_uris", "[]", "names no bucket"),
         ("modlake_price_per_image_usd", "cheap", "'cheap'"),
+        ("modlake_inventory_uri", "s3://reports/%H/manifest.json", "'%H'"),
+        ("modlake_set_aside_uri", "https://acme/list", "not an S3 URI"),
+        (variables.RATE, "-3", "not above 0"),
+        (variables.RATE_SHARE, "2", "more than all"),
     ],
 )
 def test_malformed_variable_fails_with_where_it_is_explained(
@@ -102,6 +107,15 @@ def test_malformed_variable_fails_with_where_it_is_explained(
     assert finding.status is Status.failed
     assert seen in finding.seen
     assert "docs/aws.md, step 4" in finding.mend
+
+
+def test_optional_variables_are_looked_at_where_they_are_set(installation: Installation) -> None:
+    given = {name: example for name, (_, example) in variables.OPTIONAL.items()}
+
+    findings = _by_subject(variables.check(_with_variables(installation, **given, somebodys_own="?")))
+
+    assert {findings[f"variable {name}"].status for name in given} == {Status.ok}
+    assert len(findings) == len(variables.VARIABLES) + len(given) + 1
 
 
 def test_allow_list_must_cover_the_uploads(installation: Installation) -> None:
@@ -156,11 +170,96 @@ def test_pool_of_commits_needs_a_slot(installation: Installation) -> None:
     assert found[f"pool {pools.PUBLISH_POOL}"].status is Status.failed
 
 
-def test_policies_of_the_checkout_can_be_used(installation: Installation) -> None:
-    (found,) = policies.check(_with_variables(installation))
+@pytest.mark.parametrize(("name", "value"), [(variables.RATE, "-3"), (variables.RATE_SHARE, "half")])
+def test_malformed_rate_fails_its_pool_alone(name: str, value: str, installation: Installation) -> None:
+    records = Records(
+        {
+            pools.CALLS_POOL: Pool(1, include_deferred=False),
+            pools.PUBLISH_POOL: Pool(8, include_deferred=False),
+        },
+        "here",
+    )
+    changed = replace(_with_variables(installation, **{name: value}), read_pools=lambda: records)
 
-    assert found.status is Status.ok
-    assert "1 of them live" in found.seen
+    found = _by_subject(pools.check(changed))
+
+    assert found[f"pool {pools.CALLS_POOL}"].status is Status.failed
+    assert repr(value) in found[f"pool {pools.CALLS_POOL}"].seen
+    assert found[f"pool {pools.PUBLISH_POOL}"].status is Status.ok
+
+
+class _Targets:
+    """The places of actions, in place of the installation's hook: none but the given buckets is there."""
+
+    def __init__(self, installation: Installation, *buckets: str) -> None:
+        installation.__dict__["store"] = self
+        self._buckets = buckets
+
+    def list_page(self, bucket: str, prefix: str, *, limit: int) -> None:
+        if bucket not in self._buckets:
+            raise ModlakeTerminalError(f"There is no bucket {bucket!r}: create or rename it.")
+
+
+def test_policies_of_the_checkout_can_be_used(installation: Installation) -> None:
+    changed = _with_variables(installation)
+    _Targets(changed, "modlake-quarantine", "modlake-work")
+
+    found = _by_subject(policies.check(changed))
+
+    assert {finding.status for finding in found.values()} == {Status.ok}
+    assert "1 of them live" in found["policies"].seen
+    assert "s3://modlake-quarantine/" in found["target quarantine"].seen
+
+
+def test_quarantine_that_is_not_there_fails(installation: Installation) -> None:
+    changed = _with_variables(installation)
+    _Targets(changed, "modlake-work")
+
+    found = _by_subject(policies.check(changed))
+
+    assert found["policies"].status is Status.ok
+    assert found["target quarantine"].status is Status.failed
+    assert "modlake_action_targets" in found["target quarantine"].mend
+
+
+@pytest.mark.parametrize(
+    ("connection", "status"),
+    [
+        ({"password": f"whsec_{base64.b64encode(bytes(32)).decode()}"}, Status.ok),
+        ({"password": "whsec_?"}, Status.failed),
+        (None, Status.skipped),
+    ],
+)
+def test_webhook_needs_a_connection_with_a_secret(
+    connection: dict[str, str] | None,
+    status: Status,
+    installation: Installation,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rule = {"name": "weapons", "verdict": "block", "when": {"label": "Weapons", "at_least": 90}}
+    actions = {"block": ["notify_webhook", "notify_sns"]}
+    policy = {"name": "p", "status": "live", "default": "allow", "actions": actions, "rules": [rule]}
+    (tmp_path / "p.yaml").write_text(json.dumps(policy))
+    environment = dict(installation.environment)
+    if connection:
+        text = json.dumps({"conn_type": "http", "host": "https://receiver.example.com/", **connection})
+        monkeypatch.setenv("AIRFLOW_CONN_MODLAKE_WEBHOOK", text)
+        environment["AIRFLOW_CONN_MODLAKE_WEBHOOK"] = text
+    changed = _with_variables(
+        replace(installation, environment=environment),
+        modlake_policies_uri=str(tmp_path),
+        modlake_action_targets=json.dumps(
+            {"notify_webhook": {"conn_id": "modlake_webhook"}, "notify_sns": {"topic_arn": "arn:topic"}}
+        ),
+    )
+    _Targets(changed)
+
+    found = _by_subject(policies.check(changed))
+
+    assert found["policies"].status is Status.ok, found
+    assert found["target notify_webhook"].status is status
+    assert found["target notify_sns"].status is Status.skipped  # only a message would tell
 
 
 @pytest.mark.parametrize(
@@ -181,6 +280,12 @@ def test_action_without_a_place_to_go_fails(installation: Installation, targets:
 
 def test_pools_say_where_they_were_read(installation: Installation) -> None:
     assert "include/airflow/pools.json" in next(pools.check(installation)).seen
+
+
+def test_pools_that_no_airflow_was_asked_for_are_not_ok(installation: Installation) -> None:
+    changed = _with_variables(installation, **{variables.RATE: "20"})
+
+    assert {finding.status for finding in pools.check(changed)} == {Status.skipped}
 
 
 def test_task_takes_the_slots_that_the_dag_gives_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,10 +18,11 @@ DATABASE = "Airflow's database of this checkout"
 
 @dataclass(frozen=True, slots=True)
 class Records:
-    """Values by name, and where they stand."""
+    """Values by name, and where they stand; ``assumed`` ones are what a new Airflow gets."""
 
     values: Mapping[str, Any]
     place: str
+    assumed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,8 @@ def variables(settings: Settings) -> Records:
     """The variables of the database; without one, those that it would be filled with."""
     rows = _select(settings, "SELECT key, val, is_encrypted FROM variable")
     if rows is None:
-        return Records(airflow_environment.variables(), "the defaults, as Airflow's database is not running")
+        place = "the defaults, as Airflow's database is not running"
+        return Records(airflow_environment.variables(), place, assumed=True)
     fernet = Fernet(Credentials.of(settings).fernet_key)
     return Records(
         {
@@ -53,7 +55,8 @@ def pools(settings: Settings) -> Records:
             name: Pool(pool["slots"], pool["include_deferred"])
             for name, pool in airflow_environment.pools().items()
         }
-        return Records(values, "include/airflow/pools.json, as Airflow's database is not running")
+        place = "include/airflow/pools.json, as Airflow's database is not running"
+        return Records(values, place, assumed=True)
     return Records({name: Pool(slots, deferred) for name, slots, deferred in rows}, DATABASE)
 
 

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from modlake.hooks.object_store import S3ObjectStoreHook
     from modlake.hooks.rekognition import RekognitionHook
 
-CONNECTION = "AIRFLOW_CONN_AWS_DEFAULT"
+CONNECTIONS = "AIRFLOW_CONN_"
+CONNECTION = f"{CONNECTIONS}AWS_DEFAULT"
 VARIABLE = "AIRFLOW_VAR_"
 
 # Somebody waits for the answer, and a firewall drops packets in silence.
@@ -119,11 +120,13 @@ class Installation:
 def of_checkout(settings: Settings, cloud: CloudSettings, environment: Mapping[str, str]) -> Installation:
     """The installation on the local cloud."""
     connection = airflow_environment.connections(cloud)["aws_default"]
+    given = {name: value for name, value in environment.items() if name.startswith(CONNECTIONS)}
     return Installation(
         settings=settings,
         cloud=cloud,
         environment={
             "AIRFLOW_HOME": str(settings.airflow_home),
+            **given,
             CONNECTION: json.dumps(connection),
             **lake_environment(cloud, environment),
         },

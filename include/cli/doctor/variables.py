@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from cli.doctor.findings import Finding, attempt
 from cli.doctor.installation import Installation
 from cli.settings import yesterday
-from modlake.operators.plan_values import PLAN_VALUES
+from modlake.operators.plan_values import PLAN_VALUES, InvalidValueError
 from modlake.pipeline.day import fill_day
 from modlake.pipeline.listing import check_source_allowed
 
@@ -19,19 +20,44 @@ VARIABLES = {
     "modlake_allowed_ugc_uris": ("allowed_uris", '["s3://acme-uploads/uploads/"]'),
     "modlake_price_per_image_usd": ("price_per_image_usd", "0.001"),
 }
+RATE = "modlake_detect_requests_per_second"
+RATE_SHARE = "modlake_detect_rate_share"
+
+
+def rate_share(value: str) -> float:
+    """The part of the rate of single calls that a slot of their pool may use."""
+    share: float = PLAN_VALUES["detect_requests_per_second"](value)
+    if share > 1:
+        raise InvalidValueError(f"{value!r} is more than all of the rate: write a number above 0, up to 1.")
+    return share
+
+
+# The variable that may be left out, what reads it, and an example.
+OPTIONAL: dict[str, tuple[Callable[[str], Any], str]] = {
+    "modlake_inventory_uri": (
+        PLAN_VALUES["inventory_uri"],
+        "s3://acme-reports/ugc/nightly/%+1Y-%+1m-%+1dT01-00Z/manifest.json",
+    ),
+    "modlake_set_aside_uri": (PLAN_VALUES["set_aside_uri"], "s3://acme-modlake/set-aside/%Y-%m-%d/"),
+    RATE: (PLAN_VALUES["detect_requests_per_second"], "20"),
+    RATE_SHARE: (rate_share, "0.5"),
+}
 
 
 def check(installation: Installation) -> Iterator[Finding]:
     """Each variable, read as the operators read it, and the allow-list against the place of the uploads."""
     for name, (argument, example) in VARIABLES.items():
-        yield _variable(installation, name, argument, example)
+        yield _variable(installation, name, PLAN_VALUES[argument], example)
+    for name, (reader, example) in OPTIONAL.items():
+        if installation.variables.values.get(name):
+            yield _variable(installation, name, reader, example)
     yield _allowed(installation)
 
 
-def _variable(installation: Installation, name: str, argument: str, example: str) -> Finding:
+def _variable(installation: Installation, name: str, reader: Callable[[str], Any], example: str) -> Finding:
     def read() -> str:
         value = installation.variable(name)
-        PLAN_VALUES[argument](value)
+        reader(value)
         return f"{value} ({installation.variables.place})"
 
     return attempt(f"variable {name}", read, f"set it, for example to {example} (docs/aws.md, step 4)")
