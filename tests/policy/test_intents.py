@@ -357,6 +357,40 @@ def test_a_decision_for_lack_of_an_answer_takes_no_other_back(world: World) -> N
     assert said(world.plan([("house", "review", None)], outcome="failed")) == ["undo tag"]
 
 
+def test_a_stricter_decision_for_lack_of_an_answer_acts(world: World) -> None:
+    world.end(world.plan(REVIEW))
+    stricter = world.plan(BLOCK, outcome="failed")
+    assert said(stricter) == ["undo tag", "undo review_queue", "tag", "quarantine"]
+    world.request(stricter)
+    assert world.plan(BLOCK, outcome="failed") == stricter
+
+
+def test_a_decision_for_lack_of_an_answer_leaves_an_image_in_quarantine(world: World) -> None:
+    cautious = policy(actions={"review": ("quarantine",), "block": ("tag",)})
+    world.end(world.plan(REVIEW, cautious))
+    assert world.plan(BLOCK, cautious, outcome="failed") == []
+    undos = world.plan(ALLOW, cautious)
+    world.request(undos)
+    released = world.plan(REVIEW, cautious, outcome="failed")
+    assert released == [replace(undos[0], reason="Released: it began before")]
+
+
+@pytest.mark.parametrize("without_answer", [ALLOW, REVIEW, BLOCK])
+def test_what_an_answer_asked_for_goes_on_for_lack_of_another(
+    world: World, without_answer: list[Decision]
+) -> None:
+    asked_for = world.plan(BLOCK)
+    world.request(asked_for)
+    assert world.plan(without_answer, outcome="failed") == asked_for
+    world.end(asked_for[:1])
+    world.end(asked_for[1:], "failed")
+    assert world.plan(without_answer, outcome="failed") == asked_for[1:]
+    assert world.plan(without_answer, policy(status="shadow"), outcome="failed") == []
+    # Another answer has released it since: what failed then is over.
+    world.end(world.plan(REVIEW))
+    assert world.plan(REVIEW, outcome="failed") == []
+
+
 def test_what_was_done_for_lack_of_an_answer_is_taken_back_as_anything_else(world: World) -> None:
     world.end(world.plan([("house", "review", None)], outcome="failed"))
     assert said(world.plan(ALLOW, outcome="failed")) == ["undo tag", "undo review_queue"]

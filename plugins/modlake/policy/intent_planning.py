@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from modlake.exceptions import ModlakeTerminalError
 from modlake.pipeline.columns import Column
-from modlake.pipeline.outcomes import ANSWERED
+from modlake.pipeline.outcomes import ANSWERED, Outcome
 from modlake.policy.intents import (
     MODLAKE,
     REQUESTED,
@@ -128,10 +128,31 @@ class _ImageHistory:
             )
         ]
 
+    def answer_stands(self, severity: int) -> bool:
+        """Tell whether a verdict of this severity, for lack of an answer, leaves what rests on an answer.
+
+        A milder or equal one does, and any while the image may lie in quarantine: it can't be read there.
+        """
+        return any(_severity([row]) >= severity for row in self._answered_and_kept) or any(
+            row["kind"] == "quarantine" and _is_answered(row) for row in self.open
+        )
+
     @property
-    def is_without_answer(self) -> bool:
-        """Tell whether nothing that may be in effect rests on an answer."""
-        return all("outcome" in json.loads(row["detail"]) for row in self.open)
+    def unfinished_of_answer(self) -> list[dict[str, Any]]:
+        """The actions that the answer asked for which stands, and that failed or nobody knows the end of."""
+        verdicts = {row["verdict"] for row in self._answered_and_kept}
+        return [
+            row
+            for row in self.actions
+            if row["status"] in (REQUESTED, "failed")
+            and row["verdict"] in verdicts
+            and _is_answered(row)
+            and self.undo_status(row) != REQUESTED
+        ]
+
+    @property
+    def _answered_and_kept(self) -> list[dict[str, Any]]:
+        return [row for row in self.open if _is_answered(row) and self.undo_status(row) != REQUESTED]
 
     @property
     def undone_by_people(self) -> set[str]:
@@ -141,6 +162,15 @@ class _ImageHistory:
             for undo in self.undos.values()
             if undo["actor"] != MODLAKE and undo["status"] != "failed"
         }
+
+
+def _is_answered(row: Mapping[str, Any]) -> bool:
+    return "outcome" not in json.loads(row["detail"])
+
+
+def _severity(rows: Iterable[Mapping[str, Any]]) -> int:
+    """Return that of the most severe verdict."""
+    return max((Verdict(row["verdict"]).severity for row in rows), default=0)
 
 
 class Targets:
@@ -189,8 +219,8 @@ def plan_intents(
 
     Of several live policies those with the most severe verdict have their actions done. What was done before
     and is not asked for any more is taken back. What a person has taken back is not done again, as long as
-    the image is the same. A decision for lack of an answer takes back only what was done for lack of one: an
-    image that lies in quarantine can't be read, and isn't allowed thereby.
+    the image is the same. For lack of an answer nothing is released that rests on one, and what that one
+    asked for goes on: an image that lies in quarantine can't be read, and isn't allowed thereby.
 
     :param decisions: rows of ``decisions`` and the images' ``etag`` and ``outcome``; an image that isn't
         among them is let be
@@ -208,10 +238,10 @@ def plan_intents(
         by_image.setdefault((row["source_ref"], row["etag"], row["outcome"]), []).append(row)
     for (source_ref, etag, outcome), rows in sorted(by_image.items()):
         so_far = history.of(source_ref, etag)
-        if outcome in ANSWERED or so_far.is_without_answer:
-            yield from planner.plan(rows, so_far)
+        if outcome not in ANSWERED and so_far.answer_stands(_severity(rows)):
+            yield from planner.go_on(so_far)
         else:
-            yield from planner.finish(so_far)
+            yield from planner.plan(rows, so_far)
 
 
 class _Planner:
@@ -245,14 +275,19 @@ class _Planner:
             if (row["kind"], row["target"]) not in wanted or row["kind"] in history.undone_by_people:
                 missed = history.undos[row["action_id"]]
                 yield from self._undo([row], history, missed["reason"], missed["actor"])
-        for (kind, target), row in wanted.items():
-            if kind not in history.undone_by_people:
-                yield from self._do(kind, target, row, history, superseded)
+        yield from self._do_all(wanted, history, superseded)
 
-    def finish(self, history: _ImageHistory) -> Iterator[Intent]:
-        """Yield the undos that began, and nothing else."""
+    def go_on(self, history: _ImageHistory) -> Iterator[Intent]:
+        """Yield what was asked for when the image had an answer, and the undos that began."""
         begun = [row for row in history.open if history.undo_status(row) == REQUESTED]
         yield from self._undo(begun, history, "Released: it began before")
+        wanted = {
+            (row["kind"], row["target"]): row
+            | {"outcome": Outcome.JUDGED, "reasons": json.loads(row["detail"]).get("labels", [])}
+            for row in history.unfinished_of_answer
+            if row["policy"] in self._policies and self._policies[row["policy"]].status == "live"
+        }
+        yield from self._do_all(wanted, history, begun)
 
     def _undo(
         self,
@@ -264,6 +299,16 @@ class _Planner:
         for row in rows:
             undo = undo_of(row, enforcement_id=self._enforcement_id, actor=actor, reason=reason)
             yield replace(undo, etag=history.etag)
+
+    def _do_all(
+        self,
+        wanted: Mapping[tuple[str, str], dict[str, Any]],
+        history: _ImageHistory,
+        superseded: list[dict[str, Any]],
+    ) -> Iterator[Intent]:
+        for (kind, target), row in wanted.items():
+            if kind not in history.undone_by_people:
+                yield from self._do(kind, target, row, history, superseded)
 
     def _do(
         self,
@@ -299,7 +344,7 @@ class _Planner:
 
     def _wanted(self, rows: list[dict[str, Any]]) -> dict[tuple[str, str], dict[str, Any]]:
         """Return the decision that asks for an action, by kind and target."""
-        most = max((Verdict(row["verdict"]).severity for row in rows), default=0)
+        most = _severity(rows)
         wanted: dict[tuple[str, str], dict[str, Any]] = {}
         order = list(self._policies)
         for row in sorted(rows, key=lambda row: order.index(row["policy"])):
