@@ -29,7 +29,7 @@ from modlake.pipeline.set_aside import SetAside
 from modlake.pipeline.verdicts import ModelDriftError
 from modlake.policy.actions.journal import Journal
 from modlake.policy.enforcement_folder import EnforcementFolder
-from modlake.policy.intents import ActionResult, Intent, undo_of
+from modlake.policy.intents import ActionResult, Intent, Status, undo_of
 from tests.lake.conftest import Lake
 from tests.support.days import (
     DAY,
@@ -449,10 +449,10 @@ def move(pipeline: Pipeline, intent: Intent) -> dict[str, Any]:
     return journal.remember(intent.action_id, lambda: {"origin": origin})
 
 
-def record(pipeline: Pipeline, intent: Intent, detail: dict[str, Any]) -> None:
+def record(pipeline: Pipeline, intent: Intent, detail: dict[str, Any], status: Status = "completed") -> None:
     ended = "2026-11-22T03:00:00+00:00"
     record_results(
-        pipeline.catalog, DAY, [ActionResult(intent.action_id, "completed", detail, ended, intent.undoes)]
+        pipeline.catalog, DAY, [ActionResult(intent.action_id, status, detail, ended, intent.undoes)]
     )
 
 
@@ -499,6 +499,18 @@ def test_an_image_on_its_way_into_quarantine_stays_in_its_day(pipeline: Pipeline
     _, publication = pipeline.run(DAY, quarantine=pipeline.quarantine)
     assert not publication.changed
     assert pipeline.rows("images", DAY) == before
+
+
+def test_an_image_whose_move_failed_after_it_had_left_its_place_stays_in_its_day(pipeline: Pipeline) -> None:
+    pipeline.upload("a.jpg", "b.jpg", "c.jpg")
+    pipeline.run(DAY)
+    moved, not_begun = (request_quarantine(pipeline, name) for name in ("b.jpg", "c.jpg"))
+    move(pipeline, moved)
+    for intent in (moved, not_begun):
+        record(pipeline, intent, {"message": "s3:DeleteObjectVersion is denied"}, "failed")
+    del pipeline.store.objects[not_begun.source_ref]  # by its owner
+    pipeline.run(DAY, quarantine=pipeline.quarantine)
+    assert pipeline.outcomes(DAY) == dict.fromkeys(("a.jpg", "b.jpg"), ("reused", "2026-11-21"))
 
 
 def test_an_image_that_left_its_day_while_it_lies_in_quarantine_comes_back(pipeline: Pipeline) -> None:

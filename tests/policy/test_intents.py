@@ -139,6 +139,16 @@ def test_what_failed_is_tried_again_by_the_same_id(world: World) -> None:
     assert world.plan(BLOCK) == first[1:]
 
 
+def test_a_move_that_failed_is_taken_back_as_the_image_may_have_left_its_place(world: World) -> None:
+    tag, quarantine = world.plan(BLOCK)
+    world.end([tag, quarantine], "failed")
+    (undo,) = world.plan(ALLOW)
+    assert undo.undoes == quarantine.action_id
+    world.end([undo])
+    assert world.plan(ALLOW) == []
+    assert said(world.plan(BLOCK)) == ["tag", "quarantine"]
+
+
 @pytest.mark.parametrize("status", ["replaced", "gone"])
 def test_an_object_that_is_another_one_is_left_alone_until_it_is_judged(world: World, status: str) -> None:
     world.end(world.plan(BLOCK), status)

@@ -22,8 +22,8 @@ from modlake.policy.enforcement_folder import EnforcementFolder
 from modlake.policy.intents import REQUESTED, UNDONE
 
 _READS_AT_ONCE = 16
-# Before an end is recorded the object may be away already; after its return it may not be listed yet.
-_MAY_BE_AWAY = (REQUESTED, "completed", UNDONE)
+# Before its end, and before a failure, the object may be away already; after its return not listed yet.
+_MAY_BE_AWAY = (REQUESTED, "completed", "failed", UNDONE)
 
 
 class DayQuarantine:

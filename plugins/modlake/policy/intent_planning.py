@@ -21,6 +21,7 @@ from modlake.policy.intents import (
     UNDONE,
     Intent,
     action_id,
+    may_be_in_effect,
     may_be_requested_anew,
     undo_of,
 )
@@ -92,7 +93,7 @@ class _ImageHistory:
     @property
     def open(self) -> list[dict[str, Any]]:
         """The actions that may be in effect."""
-        return [row for row in self.actions if row["status"] in (REQUESTED, "completed")]
+        return [row for row in self.actions if may_be_in_effect(row)]
 
     def named(self, kind: str, target: str) -> list[dict[str, Any]]:
         return [row for row in self.actions if (row["kind"], row["target"]) == (kind, target)]

@@ -90,6 +90,13 @@ def may_be_requested_anew(row: Mapping[str, Any]) -> bool:
     return row["status"] in again
 
 
+def may_be_in_effect(row: Mapping[str, Any]) -> bool:
+    """Tell whether an action of ``actions`` is in effect, or may be, for all that is known of its end."""
+    # A move may fail after the image has left its place.
+    kept = {REQUESTED, "completed"} | ({"failed"} if row["kind"] == "quarantine" else set())
+    return row["undoes"] is None and row["status"] in kept
+
+
 def _digest_id(*parts: str) -> str:
     return f"act-{hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:_DIGITS]}"
 

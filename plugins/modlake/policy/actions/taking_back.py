@@ -11,7 +11,7 @@ from datetime import date, datetime
 from typing import Any
 
 from modlake.exceptions import ModlakeTerminalError
-from modlake.policy.intents import MODLAKE, REQUESTED, Intent, undo_id, undo_of
+from modlake.policy.intents import MODLAKE, REQUESTED, Intent, may_be_in_effect, undo_id, undo_of
 from modlake.policy.object_etags import etags_of_object
 
 
@@ -41,7 +41,7 @@ def plan_undo(
     actions: Iterable[Mapping[str, Any]], *, actor: str, reason: str | None, now: datetime
 ) -> UndoPlan:
     """
-    Plan to take back those of the actions that are in effect, or may be: nobody has recorded their end.
+    Plan to take back those of the actions that are in effect, or may be.
 
     The same actions make the same enforcement, so that whoever asks again goes on with it; unless their undo
     has ended without success or another enforcement has requested it since, then it begins anew.
@@ -59,7 +59,7 @@ def plan_undo(
         if row["undoes"] is not None:
             undos[row["undoes"]] = row
             undos_of_image[row["source_ref"]].append(row)
-        elif row["status"] in (REQUESTED, "completed"):
+        elif may_be_in_effect(row):
             by_day.setdefault(row["day"], []).append(row)
         else:
             skipped[row["status"]] += 1
