@@ -21,6 +21,8 @@ from modlake.policy.actions.journal import Journal
 from modlake.policy.enforcement_folder import EnforcementFolder
 from modlake.policy.intents import REQUESTED, UNDONE
 
+_COLUMNS = ("action_id", "source_ref", "etag", "status", "detail", "requested_at")
+_MOVES_AT_ONCE = 5_000
 _READS_AT_ONCE = 16
 # Before its end, and before a failure, the object may be away already; after its return not listed yet.
 _MAY_BE_AWAY = (REQUESTED, "completed", "failed", UNDONE)
@@ -47,20 +49,23 @@ class DayQuarantine:
             ),
             pc.is_null(actions["undoes"]),
         )
-        self._moves = actions.filter(may_be_away)
+        self._moves = actions.filter(may_be_away).select(_COLUMNS)
         return self._moves["source_ref"].combine_chunks().unique()
 
     def objects(self, unlisted: Column) -> pa.Table:
         is_unlisted: Column = pc.is_in(self._moves["source_ref"], value_set=unlisted)
-        moves = self._moves.filter(is_unlisted).to_pylist()
-        found = [
-            _as_listed(move, origin)
-            for move, origin in zip(moves, side_by_side(self._origin, moves, _READS_AT_ONCE), strict=True)
-            if origin is not None
-        ]
-        # Of several under one name the latest is the image: moves come in the order of their requests.
-        latest = {row["key"]: row for row in found}
-        return pa.Table.from_pylist([latest[key] for key in sorted(latest)], OBJECTS)
+        moves = self._moves.filter(is_unlisted)
+        found = [OBJECTS.empty_table()]
+        for some in moves.to_batches(max_chunksize=_MOVES_AT_ONCE):
+            rows = some.to_pylist()
+            origins = side_by_side(self._origin, rows, _READS_AT_ONCE)
+            listed = [
+                _as_listed(row, origin)
+                for row, origin in zip(rows, origins, strict=True)
+                if origin is not None
+            ]
+            found.append(pa.Table.from_pylist(listed, OBJECTS))
+        return _latest(pa.concat_tables(found))
 
     def _origin(self, move: Mapping[str, Any]) -> Mapping[str, Any] | None:
         """Return the object as it was before it was moved; None when it is no image of the day any more."""
@@ -70,6 +75,13 @@ class DayQuarantine:
         detail = json.loads(move["detail"])
         record = detail if "origin" in detail else self._journal.recall(move["action_id"])
         return record["origin"] if record is not None else None
+
+
+def _latest(objects: pa.Table) -> pa.Table:
+    """Return the last object of each key, which is the image: moves come in the order of their requests."""
+    number = pa.array(range(objects.num_rows), pa.int64())
+    last = objects.append_column("number", number).group_by("key").aggregate([("number", "max")])
+    return objects.take(last["number_max"]).sort_by("key")
 
 
 def _as_listed(move: Mapping[str, Any], origin: Mapping[str, Any]) -> dict[str, Any]:
