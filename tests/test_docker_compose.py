@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -41,6 +42,16 @@ def test_only_loopback_ports_are_published(services: dict[str, Any]) -> None:
     for name, service in services.items():
         for port in service.get("ports", []):
             assert port.startswith("127.0.0.1:"), name
+
+
+def test_airflow_talks_to_the_local_cloud_whatever_the_environment_says(services: dict[str, Any]) -> None:
+    environment = services["scheduler"]["environment"]
+    services_of_connection = json.loads(environment["AIRFLOW_CONN_AWS_DEFAULT"])["extra"]["service_config"]
+    assert services_of_connection == {
+        "s3": {"endpoint_url": "http://localcloud:8333"},
+        "rekognition": {"endpoint_url": "http://localcloud:8334"},
+    }
+    assert environment["PYICEBERG_CATALOG__MODLAKE__S3__ENDPOINT"] == "http://localcloud:8333"
 
 
 def test_the_pipeline_finds_its_variables(services: dict[str, Any]) -> None:
