@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -128,6 +129,22 @@ def test_what_failed_and_was_requested_anew_is_never_gone_on_with_where_it_faile
             world.act(enforcement, quarantine="failed")
         else:
             add_intents(world.catalog, DAY, world.intents(enforcement))
+
+
+def test_a_killed_enforcement_is_gone_on_with_where_another_has_left_something(world: World) -> None:
+    stuck = Intent("act-1", DAY.isoformat(), "s3://ugc/a.jpg", "old", "tag", "k=v", enforcement_id="enf-old")
+    add_intents(world.catalog, DAY, [stuck])
+    first = world.plan()
+    add_intents(world.catalog, DAY, world.intents(first))
+    again = world.plan()
+    assert (again.enforcement_id, again.intents) == (first.enforcement_id, first.intents)
+    # Once more is left by another one, whatever has a result here may be older.
+    add_intents(world.catalog, DAY, [replace(stuck, action_id="act-2", enforcement_id="enf-more")])
+    later = world.plan()
+    assert (later.enforcement_id != first.enforcement_id, later.intents) == (True, first.intents)
+    assert world.plan().enforcement_id == later.enforcement_id
+    world.act(later, quarantine="failed")
+    assert world.plan().enforcement_id not in {first.enforcement_id, later.enforcement_id}
 
 
 def test_an_undo_that_found_nothing_is_never_gone_on_with_where_it_did(world: World) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
+from functools import partial
 from time import monotonic
 from typing import Any
 
@@ -86,11 +87,8 @@ def plan_enforcement(
     published = read_published(catalog, day)
     history = ActionHistory(read_actions(catalog, day=day))
     named = [f"{policy.name} {policy.version} {policy.status}" for policy in policies]
-    first_id = new_enforcement_id(day, published.run_id, named)
-    anew = history.tried_elsewhere(first_id)
-    folder = EnforcementFolder(
-        work_uri, day, new_enforcement_id(day, published.run_id, named, anew) if anew else first_id
-    )
+    name = partial(new_enforcement_id, day, published.run_id, named)
+    folder = EnforcementFolder(work_uri, day, _enforcement_id(history, name))
     decisions = DayDecisions(catalog, published, policies)
 
     def intents() -> Iterator[Intent]:
@@ -123,3 +121,15 @@ def plan_enforcement(
     )
     write_enforcement(store, folder, enforcement.to_dict(policies))
     return enforcement
+
+
+def _enforcement_id(history: ActionHistory, name: Callable[[list[str]], str]) -> str:
+    """Return the enforcement to go on with, or a new one, named by what others have left if they have.
+
+    One is gone on with as long as others have left the same as when it was named. Where it failed itself, or
+    others have requested anything since, they haven't.
+    """
+    for known in (name([]), *history.requested_by):
+        if known == name(history.tried_elsewhere(known)):
+            return known
+    return name(history.tried_elsewhere(None))

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
@@ -55,18 +56,26 @@ class ActionHistory:
         """The images that something was done about, or asked for."""
         return pa.array(self._by_image, pa.string())
 
-    def tried_elsewhere(self, enforcement_id: str) -> list[str]:
+    @property
+    def requested_by(self) -> list[str]:
+        """The enforcements that have requested what nobody has ended."""
+        return list(dict.fromkeys(row["enforcement_id"] for row in self._left if row["status"] == REQUESTED))
+
+    def tried_elsewhere(self, enforcement_id: str | None) -> list[str]:
         """Return what may be tried anew, and what another enforcement has requested and not ended.
 
         Either is by then another enforcement's to carry out: the results of this one may be older.
         """
-        rows = (row for rows in self._by_image.values() for row in rows)
         return sorted(
             f"{row['action_id']} {row['status']} {row['enforcement_id']}"
-            for row in rows
-            if may_be_requested_anew(row)
-            or (row["status"] == REQUESTED and row["enforcement_id"] != enforcement_id)
+            for row in self._left
+            if row["status"] != REQUESTED or row["enforcement_id"] != enforcement_id
         )
+
+    @cached_property
+    def _left(self) -> list[dict[str, Any]]:
+        rows = (row for rows in self._by_image.values() for row in rows)
+        return [row for row in rows if row["status"] == REQUESTED or may_be_requested_anew(row)]
 
     def of(self, source_ref: str, etag: str) -> _ImageHistory:
         of_name = self._by_image.get(source_ref, [])
