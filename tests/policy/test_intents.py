@@ -401,6 +401,17 @@ def test_what_an_answer_asked_for_goes_on_for_lack_of_another(
     assert world.plan(REVIEW, outcome="failed") == []
 
 
+def test_another_policy_acts_for_lack_of_an_answer_that_has_the_same_verdict(world: World) -> None:
+    world.request(world.plan(BLOCK))
+    now = (policy(status="shadow"), policy("strict", actions={"block": ("quarantine", "notify_sns")}))
+    intents = world.plan([("strict", "block", None)], *now, outcome="failed")
+    assert [(each.kind, each.policy) for each in intents] == [
+        ("quarantine", "strict"),
+        ("notify_sns", "strict"),
+    ]
+    assert world.plan([("strict", "review", None)], *now, outcome="failed") == []
+
+
 def test_what_was_done_for_lack_of_an_answer_is_taken_back_as_anything_else(world: World) -> None:
     world.end(world.plan([("house", "review", None)], outcome="failed"))
     assert said(world.plan(ALLOW, outcome="failed")) == ["undo tag", "undo review_queue"]

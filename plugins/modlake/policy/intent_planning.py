@@ -143,14 +143,14 @@ class _ImageHistory:
 
         A milder or equal one does, and any while the image may lie in quarantine: it can't be read there.
         """
-        return any(_severity([row]) >= severity for row in self._answered_and_kept) or any(
+        return any(_severity([row]) >= severity for row in self.answered_and_kept) or any(
             row["kind"] == "quarantine" and _is_answered(row) for row in self.open
         )
 
     @property
     def unfinished_of_answer(self) -> list[dict[str, Any]]:
         """The actions that the answer asked for which stands, and that failed or nobody knows the end of."""
-        verdicts = {row["verdict"] for row in self._answered_and_kept}
+        verdicts = {row["verdict"] for row in self.answered_and_kept}
         return [
             row
             for row in self.actions
@@ -161,7 +161,8 @@ class _ImageHistory:
         ]
 
     @property
-    def _answered_and_kept(self) -> list[dict[str, Any]]:
+    def answered_and_kept(self) -> list[dict[str, Any]]:
+        """The actions that may be in effect, rest on an answer, and that nobody has begun to take back."""
         return [row for row in self.open if _is_answered(row) and self.undo_status(row) != REQUESTED]
 
     @property
@@ -249,7 +250,7 @@ def plan_intents(
     for (source_ref, etag, outcome), rows in sorted(by_image.items()):
         so_far = history.of(source_ref, etag)
         if outcome not in ANSWERED and so_far.answer_stands(_severity(rows)):
-            yield from planner.go_on(so_far)
+            yield from planner.go_on(rows, so_far)
         else:
             yield from planner.plan(rows, so_far)
 
@@ -287,11 +288,12 @@ class _Planner:
                 yield from self._undo([row], history, missed["reason"], missed["actor"])
         yield from self._do_all(wanted, history, superseded)
 
-    def go_on(self, history: _ImageHistory) -> Iterator[Intent]:
-        """Yield what was asked for when the image had an answer, and the undos that began."""
+    def go_on(self, rows: list[dict[str, Any]], history: _ImageHistory) -> Iterator[Intent]:
+        """Yield the undos that began, what the last answer asked for, and more for the same verdict."""
         begun = [row for row in history.open if history.undo_status(row) == REQUESTED]
         yield from self._undo(begun, history, "Released: it began before")
-        wanted = {
+        is_the_same = _severity(rows) == _severity(history.answered_and_kept)
+        wanted = (self._wanted(rows) if is_the_same else {}) | {
             (row["kind"], row["target"]): row
             | {"outcome": Outcome.JUDGED, "reasons": json.loads(row["detail"]).get("labels", [])}
             for row in history.unfinished_of_answer

@@ -10,8 +10,10 @@ from unittest.mock import ANY
 
 import pytest
 
+from modlake.exceptions import ModlakeTerminalError
 from modlake.hooks.moderation_actions import ModeratedObjectsHook
 from modlake.pipeline.s3_uri import split_s3_uri
+from modlake.policy.actions.kinds import result_of
 from modlake.policy.actions.quarantine import QuarantineKind, quarantine_uri
 from tests.policy.actions.conftest import Place
 from tests.support.actions import intent, taking_back
@@ -179,6 +181,25 @@ def test_a_versioned_bucket_keeps_no_version_of_it(place: Place) -> None:
     assert place.hook.describe(source) is None  # nor does the older one come to light
     assert kind_at(place).undo(taking_back(todo, done)).status == "completed"
     assert place.buckets.content(source) == before
+
+
+def test_a_move_that_failed_half_way_is_taken_back_and_tried_again(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = f"s3://actions-versions/{place.name}/a.jpg"
+    etag = place.buckets.put(source, b"judged", tags="a=1")
+    before = place.buckets.content(source)
+    todo = intent(source, etag, "quarantine", place.quarantine)
+    denied = mock.Mock(side_effect=ModlakeTerminalError("Allow s3:DeleteObjectVersion."))
+    with monkeypatch.context() as patch:
+        patch.setattr(place.hook, "purge", denied)
+        with pytest.raises(ModlakeTerminalError):
+            kind_at(place).do(todo)
+    assert place.hook.describe(source) is None
+    failed = result_of(todo, "failed", message="Allow s3:DeleteObjectVersion.")
+    assert kind_at(place).undo(taking_back(todo, failed)).status == "completed"
+    assert place.buckets.content(source) == before
+    assert kind_at(place).do(replace(todo, action_id="act-again")).status == "completed"
 
 
 def test_a_long_key_becomes_a_digest(place: Place) -> None:
