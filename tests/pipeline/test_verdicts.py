@@ -140,6 +140,26 @@ def test_few_images_out_of_reach_stop_no_day_that_is_reused_else(store: MemoryOb
     assert check_complete(store, plan, land_day(store, plan)) == 0
 
 
+@pytest.mark.parametrize(("failing", "is_lost"), [(range(11), True), (range(10), False)])
+def test_a_manifest_that_could_not_be_read_makes_its_day_incomplete(failing: range, is_lost: bool) -> None:
+    store = MemoryObjectStore()
+    upload(store, [f"{number:03d}.jpg" for number in range(2 * 11)])
+    plan = plan_day(store, images_per_manifest=11)
+    plan = replace(plan, listed=5_022, reused=5_000)
+    for shard in plan.shards:
+        errors = [{"line-number": each + 1, "code": "ERROR_ACCESS_DENIED"} for each in failing]
+        answered = [ref for each, ref in enumerate(read_manifest(store, shard)) if each not in failing]
+        if shard.shard:
+            errors, answered = [], read_manifest(store, shard)
+        finish_job(store, plan, shard.shard, "\n".join(map(answer_line, answered)), errors)
+    landed = land_day(store, plan)
+    if is_lost:
+        with pytest.raises(IncompleteDayError, match="11 of 5,022 images"):
+            check_complete(store, plan, landed)
+    else:
+        assert check_complete(store, plan, landed) == 0
+
+
 def _fail_all(store: MemoryObjectStore, plan: Plan, code: str) -> None:
     errors = [{"line-number": number, "code": code} for number in range(1, 5)]
     finish_job(store, plan, 0, "", errors)

@@ -58,15 +58,17 @@ _OUT_OF_REACH = frozenset({"ACCESSDENIED", "INVALIDS3OBJECT"})
 _MANY, _MANY_SHARE = 10, 0.1
 
 
-def unanswered_codes(failed_by_code: Mapping[str, int], image_count: int) -> set[str]:
+def unanswered_codes(failed_by_code: Mapping[str, int], image_count: int, *, others: int = 0) -> set[str]:
     """Return those codes of failed images which leave them without an answer.
 
-    ``failed_by_code`` counts the failed among ``image_count`` images, of a manifest or a day. Passing trouble
-    always does. That an image is out of reach is its own answer, unless it is said of more than ten images
-    and more than a tenth of all, or of all there are, if these are several.
+    ``failed_by_code`` counts the failed among ``image_count`` images that were asked for, of a manifest or a
+    day that has so many ``others``. Passing trouble always does. That an image is out of reach is its own
+    answer, unless it is said of more than ten images and more than a tenth of all; or of all of several,
+    where there are no others.
     """
     out_of_reach = {code for code in failed_by_code if is_out_of_reach(code)}
-    few = max(1, min(_MANY, image_count - 1), _MANY_SHARE * image_count)
+    slack = _MANY if others else max(1, min(_MANY, image_count - 1))
+    few = max(slack, _MANY_SHARE * image_count)
     if sum(failed_by_code[code] for code in out_of_reach) <= few:
         out_of_reach = set()
     return out_of_reach | {code for code in failed_by_code if is_worth_a_retry(code)}

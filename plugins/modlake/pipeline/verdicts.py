@@ -82,7 +82,8 @@ def check_complete(store: ObjectStore, plan: Plan, landed: list[LandedShard]) ->
     """Return how many images of a day have no answer although asking again could help.
 
     They are listed in ``incomplete/`` of the run folder. Images with a lasting error of their own, corrupt
-    ones for instance, have got their answer; so have those that are out of reach, as long as they are few.
+    ones for instance, have got their answer; so have those that are out of reach, as long as they are few of
+    their manifest and of those that were asked for now.
 
     Raises IncompleteDayError when they are a larger share of the eligible and reused images than
     ``plan.allow_incomplete``.
@@ -91,7 +92,12 @@ def check_complete(store: ObjectStore, plan: Plan, landed: list[LandedShard]) ->
     failed_by_code = Counter[str]()
     for shard in landed:
         failed_by_code.update(shard.failed_by_code)
-    by_code = {code: failed_by_code[code] for code in unanswered_codes(failed_by_code, asked)}
+    judged_now = sum(shard.image_count for shard in landed)
+    unanswered = unanswered_codes(failed_by_code, judged_now, others=plan.reused)
+    for shard in landed:
+        others = asked - shard.image_count
+        unanswered |= unanswered_codes(shard.failed_by_code, shard.image_count, others=others)
+    by_code = {code: failed_by_code[code] for code in unanswered}
     incomplete = sum(by_code.values())
     if not incomplete:
         return 0
