@@ -136,7 +136,9 @@ def test_a_wrong_connection_says_so(
         WebhookHook().send(MESSAGE)
 
 
-@pytest.mark.parametrize("secret", [secret_of(24), secret_of(64), secret_of(32).rstrip("=")])
+@pytest.mark.parametrize(
+    "secret", [secret_of(24), secret_of(64), secret_of(32).rstrip("="), f"{secret_of(32)}\n"]
+)
 def test_secrets_of_the_standard_sign(monkeypatch: pytest.MonkeyPatch, secret: str) -> None:
     connection = {"conn_type": "http", "host": "http://127.0.0.1:9", "password": secret}
     monkeypatch.setenv("AIRFLOW_CONN_MODLAKE_WEBHOOK", json.dumps(connection))

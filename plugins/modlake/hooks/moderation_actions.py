@@ -330,7 +330,8 @@ class WebhookHook(BaseHook):
 
     @cached_property
     def _signer(self) -> Webhook:
-        key = _webhook_key(self._connection.password or "")
+        # Files and secret backends often end with a line end.
+        key = _webhook_key((self._connection.password or "").strip())
         if len(key) not in _WEBHOOK_KEY_BYTES:
             raise ModlakeTerminalError(
                 f"The password of connection {self.conn_id!r} is not a secret of Standard Webhooks: write "
