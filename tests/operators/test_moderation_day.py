@@ -103,7 +103,6 @@ def landed_shard(number: int, **counts: int) -> LandedShard:
             "image_count": 1,
             "judged": 1,
             "failed": 0,
-            "incomplete": 0,
             "labels": 2,
             "models": [{"model_version": "7.0", "adapter_arn": None, "images": 1}],
             "failed_by_code": {},

@@ -499,7 +499,7 @@ class TestRetriesOfImages:
         analyse(manifest_group=self.group(plan)).execute(context)
         assert self.names(aws) == ["00000-g0", "00001-g0", "00000-r1-g0", "00001-r1-g0", "00001-r2-g0"]
         landed = land_day(store, plan)
-        assert [(shard.judged, shard.incomplete) for shard in landed] == [(3, 0), (3, 0)]
+        assert [(shard.judged, shard.failed_by_code) for shard in landed] == [(3, {}), (3, {})]
         record = json.loads(store.read(plan.folder.job_uri(1, 2)))
         assert (record["shard"], record["retry"], record["job"]["Status"]) == (1, 2, "SUCCEEDED")
 
@@ -522,7 +522,7 @@ class TestRetriesOfImages:
         analyse(manifest_group=self.group(plan)).execute(context)
         assert self.names(aws) == ["00000-g0", "00000-r1-g0"]
         (shard,) = land_day(store, plan)
-        assert (shard.judged, shard.failed_by_code, shard.incomplete) == (5, {"UNACCOUNTED": 1}, 1)
+        assert (shard.judged, shard.failed_by_code) == (5, {"UNACCOUNTED": 1})
 
     @pytest.mark.parametrize("again", ["retry", "clear", "rerun of the day"])
     def test_they_are_paid_for_once(

@@ -81,7 +81,6 @@ def test_each_way_an_image_can_come_out(store: MemoryObjectStore) -> None:
         image_count=4,
         judged=1,
         failed=3,
-        incomplete=2,
         labels=3,
         models=[{"model_version": "7.0", "adapter_arn": None, "images": 1}],
         failed_by_code={"INVALID_IMAGE": 1, "NO_ANSWER": 1, "UNACCOUNTED": 1},

@@ -19,7 +19,7 @@ from modlake.pipeline.job_files import JobRecord
 from modlake.pipeline.labels import content_type_confidence, flatten_labels, spread_labels, top_labels
 from modlake.pipeline.model_versions import remember_model_version
 from modlake.pipeline.object_store import ObjectStore
-from modlake.pipeline.outcomes import Outcome, is_worth_a_retry
+from modlake.pipeline.outcomes import Outcome
 from modlake.pipeline.parquet import encode_parquet
 from modlake.pipeline.plan import Plan
 from modlake.pipeline.side_by_side import side_by_side
@@ -29,11 +29,10 @@ from modlake.pipeline.side_by_side import side_by_side
 class LandedShard:
     """A shard's data files and how its images came out; image_count = judged + failed.
 
-    ``labels_uri`` is None when no image has a label. ``incomplete`` counts the failed images that asking
-    again could help. ``models`` tells who judged: ``model_version``, ``adapter_arn`` and the number of
-    ``images``, as answered. ``jobs`` has ``retry``, ``image_count`` and ``judged`` of each of the shard's
-    jobs. ``bad_lines`` counts lines of results that could not be read. ``content_sha256`` digests the rows,
-    but for the name of the run.
+    ``labels_uri`` is None when no image has a label. ``models`` tells who judged: ``model_version``,
+    ``adapter_arn`` and the number of ``images``, as answered. ``jobs`` has ``retry``, ``image_count`` and
+    ``judged`` of each of the shard's jobs. ``bad_lines`` counts lines of results that could not be read.
+    ``content_sha256`` digests the rows, but for the name of the run.
     """
 
     shard: int
@@ -42,7 +41,6 @@ class LandedShard:
     image_count: int
     judged: int
     failed: int
-    incomplete: int
     labels: int
     models: list[dict[str, Any]]
     failed_by_code: dict[str, int]
@@ -95,7 +93,6 @@ def land_shard(store: ObjectStore, plan: Plan, shard: int, attempt: str) -> Land
         image_count=images.num_rows,
         judged=images.num_rows - failed_by_code.total(),
         failed=failed_by_code.total(),
-        incomplete=sum(count for code, count in failed_by_code.items() if is_worth_a_retry(code)),
         labels=labels.num_rows,
         models=models,
         failed_by_code=dict(sorted(failed_by_code.items())),

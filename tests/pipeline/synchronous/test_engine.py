@@ -403,7 +403,9 @@ class TestFailures:
         assert tally is not None
         assert 0 < tally.failures.total() <= WINDOW
         (landed,) = land_day(world.store, plan)
-        assert landed.incomplete == landed.failed == tally.failures.total()
+        assert landed.failed_by_code == {"NO_ANSWER": tally.failures.total()}
+        with pytest.raises(IncompleteDayError):
+            check_complete(world.store, plan, [landed])
         world.attempt(plan)
         assert len(run_files(world.store, plan)["results"]) == 2_000
 
