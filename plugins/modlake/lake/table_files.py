@@ -82,6 +82,7 @@ class TableFiles:
         self._table = table
         self._row_filter = row_filter
         self._columns = columns
+        self._no_rows = columns.empty_table()
         bound = bind(table.schema(), row_filter, case_sensitive=True)
         self._is_kept = expression_to_pyarrow(bound)
         filtered_by = {str(table.schema().find_column_name(each)) for each in extract_field_ids(bound)}
@@ -147,7 +148,7 @@ class TableFiles:
         is_found = sought.may_hold(texts)
         groups = _row_groups_with_any(file, is_found)
         if not groups:
-            return self._columns.empty_table()
+            return self._no_rows
         others = [name for name in self._read_names if name != column]
         rows = pq.ParquetFile(
             source,
@@ -184,7 +185,7 @@ class TableFiles:
 
     def _scanned(self, scan: ArrowScan, task: FileScanTask) -> pa.Table:
         batches = list(scan.to_record_batches([task]))
-        return pa.Table.from_batches(batches) if batches else self._columns.empty_table()
+        return pa.Table.from_batches(batches) if batches else self._no_rows
 
     def _open(self, task: FileScanTask) -> tuple[Any, pq.ParquetFile] | None:
         """Open a file, with a reader; None when it takes pyiceberg, for deletions or columns it lacks."""

@@ -25,21 +25,25 @@ class RowIndex:
 
     def __init__(self, columns: Sequence[Column]) -> None:
         hashes = _row_hashes(columns)
-        order = np.argsort(hashes, kind="stable")
-        self._hashes = hashes[order]
-        is_first = np.ones(len(order), np.bool_)
+        self._row_at = np.argsort(hashes)
+        self._hashes = hashes[self._row_at]
+        is_first = np.ones(len(hashes), np.bool_)
         is_first[1:] = self._hashes[1:] != self._hashes[:-1]
-        first = np.maximum.accumulate(np.where(is_first, np.arange(len(order)), 0))
-        self._place_of_row = np.empty(len(order), np.int64)
-        self._place_of_row[order] = first
+        self._place_at = np.maximum.accumulate(np.where(is_first, np.arange(len(hashes)), 0))
+        self.are_different = bool(is_first.all())
 
     def places_of(self, columns: Sequence[Column]) -> Numbers:
         """Return a number for each row that equal rows share, -1 for rows that are not held."""
         hashes = _row_hashes(columns)
         if not len(self._hashes):
             return np.full(len(hashes), NONE)
+        # In their own order they walk through the others, which takes a fraction of the time.
+        order = np.argsort(hashes)
+        hashes = hashes[order]
         place = np.minimum(np.searchsorted(self._hashes, hashes), len(self._hashes) - 1)
-        return np.where(self._hashes[place] == hashes, place, NONE)
+        places = np.empty(len(order), np.int64)
+        places[order] = np.where(self._hashes[place] == hashes, place, NONE)
+        return places
 
     def first_at(self, places: Numbers) -> Numbers:
         """Return for each row held the first in ``places`` that stands at its place, -1 where none does."""
@@ -47,8 +51,14 @@ class RowIndex:
         is_held = np.flatnonzero(places != NONE)
         # The last that is written stays.
         first_at[places[is_held[::-1]]] = is_held[::-1]
-        found: Numbers = first_at[self._place_of_row]
+        found = np.empty(len(self._hashes), np.int64)
+        found[self._row_at] = first_at[self._place_at]
         return found
+
+    def one_at(self, places: Numbers) -> Numbers:
+        """Return a row held for each place: the only one when all are different, any of several otherwise."""
+        rows: Numbers = self._row_at[places]
+        return rows
 
 
 def _row_hashes(columns: Sequence[Column]) -> Hashes:
