@@ -254,6 +254,20 @@ def test_an_image_whose_hash_was_forged_is_judged(
     }
 
 
+@pytest.mark.parametrize("mode", [ReuseMode.OBJECT, ReuseMode.CONTENT])
+def test_an_image_keeps_its_own_labels_although_hashes_were_forged(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, mode: ReuseMode
+) -> None:
+    pipeline.upload("a.jpg", "b.jpg")
+    pipeline.run(DAY)
+    monkeypatch.setattr(row_index, "_row_hashes", lambda columns: np.zeros(len(columns[0]), np.uint64))
+    pipeline.run(NEXT_DAY, reuse=mode)
+    assert pipeline.outcomes(NEXT_DAY) == {"a.jpg": ("reused", DAY.isoformat()), "b.jpg": ("judged", None)}
+    assert [row["source_ref"][-5:] for row in pipeline.rows("labels", NEXT_DAY)] == 2 * ["a.jpg"] + 2 * [
+        "b.jpg"
+    ]
+
+
 def test_a_rerun_of_an_unchanged_day_changes_nothing(pipeline: Pipeline, catalog: Catalog) -> None:
     pipeline.upload("a.jpg", "b.jpg")
     pipeline.run(DAY)
@@ -630,6 +644,27 @@ def test_batches_are_looked_up_one_by_one(pipeline: Pipeline, monkeypatch: pytes
     plan, publication = pipeline.run(NEXT_DAY, images_per_manifest=5)
     assert [batch.image_count for batch in plan.reused_batches] == [6, 4, 6, 4]
     assert (publication.judged, publication.reused, publication.labels) == (2, 20, 44)
+
+
+def test_equal_content_is_found_whatever_batch_it_is_listed_in(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("modlake.pipeline.inventory.ROWS_PER_PART", 3)
+    monkeypatch.setattr("modlake.pipeline.fates.PARTS_PER_BATCH", 1)
+    monkeypatch.setattr("modlake.lake.judgement_lookup.ROWS_KEPT_AT_ONCE", 4)
+    monkeypatch.setattr("modlake.lake.listed_batches.GROUPS", 4)
+    names = [f"{number:02d}.jpg" for number in range(20)]
+    for name in names:
+        pipeline.upload(name)
+    pipeline.run(DAY, images_per_manifest=5)
+    for name in names:
+        pipeline.store.objects[f"{ALL_DAYS}{99 - int(name[:2])}.jpg"] = pipeline.store.objects.pop(
+            f"{ALL_DAYS}{name}"
+        )
+    pipeline.upload("new.jpg")
+    plan, publication = pipeline.run(NEXT_DAY, reuse=ReuseMode.CONTENT)
+    assert [batch.image_count for batch in plan.reused_batches] == [3, 3, 3, 3, 3, 3, 2]
+    assert (publication.judged, publication.reused, publication.labels) == (1, 20, 42)
 
 
 def test_a_data_file_is_read_once_however_many_batches_are_looked_up(

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from pyiceberg.expressions import BooleanExpression
 from pyiceberg.table import Table
 
+from modlake.lake.listed_batches import BatchesByContent, BatchesByRef, ListedBatches
 from modlake.lake.replaced_runs import last_snapshots
 from modlake.lake.table_files import FileStatistics, Span, TableFiles, gathered
 from modlake.pipeline import landed_schemas
@@ -102,23 +103,23 @@ class JudgementLookup:
         """Read the tables once for all batches, and return what finds the judgements of one."""
         sought, labelled = TextFilter(images), TextFilter(images)
         labelled_days: set[Any] = set()
-        spans: list[Span] = []
+        listing: ListedBatches = BatchesByRef() if self._is_by_ref else BatchesByContent(images)
         with (
             ThreadPoolExecutor(1) as planner,
-            closing(_Candidates(_IMAGES)) as image_rows,
-            closing(_Candidates(_LABELS)) as label_rows,
+            closing(_Candidates(_IMAGES, listing.of_images)) as image_rows,
+            closing(_Candidates(_LABELS, listing.of_labels)) as label_rows,
         ):
             image_files = planner.submit(self._plan_images)
             for batch in batches():
                 sought.add(batch[self._sought])
-                if self._is_by_ref and batch.num_rows:
-                    spans.append(_span(batch))
-            image_rows.spans = label_rows.spans = spans
+                if batch.num_rows:
+                    listing.add(batch)
             if not sought.is_empty and image_files.result():
                 label_files = planner.submit(self._plan_labels)
                 found = image_files.result().find(self._sought, sought, rows_at_once=ROWS_KEPT_AT_ONCE)
                 for with_labels in side_by_side(partial(self._keep_images, image_rows), enumerate(found)):
                     labelled.add(with_labels["source_ref"])
+                    listing.add_labelled(with_labels)
                     labelled_days |= set(with_labels["day"].unique().to_pylist())
             if not labelled.is_empty:
                 found = label_files.result().find(
@@ -126,22 +127,23 @@ class JudgementLookup:
                 )
                 for _ in side_by_side(label_rows.add, enumerate(found)):
                     pass
-            yield lambda listed: self._find(listed, image_rows, label_rows)
+            yield lambda listed: self._find(listed, listing.number_of(listed), image_rows, label_rows)
 
     def _keep_images(self, image_rows: _Candidates, numbered: tuple[int, pa.Table]) -> pa.Table:
-        """Keep rows that may be a judgement; return source_ref and day of those that have labels."""
+        """Keep rows that may be a judgement; return source_ref, day and etag of those with labels."""
         number, rows = numbered
         regarded = self._regarded(rows)
         image_rows.add((number, regarded))
         has_labels: Column = pc.greater(regarded["label_count"], pa.scalar(0))
-        return regarded.select(["source_ref", "day"]).filter(has_labels)
+        return regarded.select(["source_ref", "day", "etag"]).filter(has_labels)
 
-    def _find(self, listed: pa.Table, image_rows: _Candidates, label_rows: _Candidates) -> Judgements:
-        span = _span(listed) if self._is_by_ref else None
+    def _find(
+        self, listed: pa.Table, batch: int, image_rows: _Candidates, label_rows: _Candidates
+    ) -> Judgements:
         last_key = self._keys[-1]
         index = RowIndex(listed.select(last_key).columns)
         # What is found by any key is among these.
-        rows, places = _newest_first(index, last_key, image_rows.of(span))
+        rows, places = _newest_first(index, last_key, image_rows.of(batch))
         is_left = np.ones(listed.num_rows, np.bool_)
         found: list[Judgements] = []
         for key in self._keys:
@@ -154,7 +156,7 @@ class JudgementLookup:
                 is_found: Column = pc.is_in(listed["source_ref"], value_set=found[-1].images["source_ref"])
                 is_left &= ~np.asarray(is_found)
                 row[~is_left] = NONE
-            found.append(_with_labels(_match(key, listed, rows, row), label_rows.of(span)))
+            found.append(_with_labels(_match(key, listed, rows, row), label_rows.of(batch)))
         return Judgements(
             images=pa.concat_tables([each.images for each in found]),
             labels=pa.concat_tables([each.labels for each in found]),
@@ -167,15 +169,13 @@ class JudgementLookup:
 
 
 class _Candidates:
-    """Rows that may be of listed images, on disk, by the batches of these.
+    """Rows that may be of listed images, on disk, by the batches of these."""
 
-    ``spans`` say where the images of each batch lie. They may overlap: what lies in quarantine is listed
-    after all others. Without any, a row may be of every batch.
-    """
-
-    def __init__(self, schema: pa.Schema) -> None:
+    def __init__(
+        self, schema: pa.Schema, by_batch: Callable[[pa.Table], Iterable[tuple[int, Column]]]
+    ) -> None:
         self._scratch = TableScratch(schema)
-        self.spans: list[Span] = []
+        self._by_batch = by_batch
 
     def close(self) -> None:
         """Give the disk's room back."""
@@ -184,25 +184,12 @@ class _Candidates:
     def add(self, numbered: tuple[int, pa.Table]) -> None:
         """Keep rows; their number is the place among others of the same batch."""
         number, rows = numbered
-        if not self.spans:
-            self._scratch.add((0, number), rows)
-        for batch, (first, last) in enumerate(self.spans):
-            is_within: Column = pc.and_(
-                pc.greater_equal(rows["source_ref"], pa.scalar(first)),
-                pc.less_equal(rows["source_ref"], pa.scalar(last)),
-            )
-            if pc.any(is_within).as_py():
-                self._scratch.add((batch, number), rows.filter(is_within))
+        for batch, may_be_of_it in self._by_batch(rows):
+            self._scratch.add((batch, number), _kept(rows, may_be_of_it))
 
-    def of(self, span: Span | None) -> Iterator[pa.Table]:
-        """Yield the rows that may be of the batch that lies there."""
-        batch = 0 if span is None else self.spans.index(span)
+    def of(self, batch: int) -> Iterator[pa.Table]:
+        """Yield the rows that may be of a batch."""
         return gathered(self._scratch.tables(batch), ROWS_COMPARED_AT_ONCE)
-
-
-def _span(listed: pa.Table) -> Span:
-    bounds: Column = pc.min_max(listed["source_ref"]).as_py()
-    return bounds["min"], bounds["max"]
 
 
 def _newest_first(
@@ -233,19 +220,25 @@ def _match(key: tuple[str, ...], listed: pa.Table, rows: pa.Table, row: Numbers)
         matches, image = _kept(rows, pa.array(is_of_any)), image_of[is_of_any]
     else:
         matches = rows.take(row[image])
-    asked = listed.select(sorted({*key, "source_ref"})).take(image)
-    for name in key:
-        # Whoever uploads can forge a hash, but not what it is of.
-        equal: Column = pc.equal(asked[name], matches[name])
-        is_same: Column = pc.fill_null(equal, False)
-        asked, matches = _kept(asked, is_same), _kept(matches, is_same)
+    asked, matches = _equal(listed.select(sorted({*key, "source_ref"})).take(image), matches, key)
     reused_from = pc.coalesce(matches["reused_from"], pc.cast(matches["day"], pa.string()))
-    names = ["judged_ref" if name == "source_ref" else name for name in matches.column_names]
-    return (
-        matches.set_column(matches.column_names.index("reused_from"), "reused_from", reused_from)
-        .rename_columns(names)
-        .append_column("source_ref", asked["source_ref"])
+    place = matches.column_names.index("reused_from")
+    return _with_judged_ref(matches.set_column(place, "reused_from", reused_from)).append_column(
+        "source_ref", asked["source_ref"]
     )
+
+
+def _equal(some: pa.Table, others: pa.Table, key: tuple[str, ...]) -> tuple[pa.Table, pa.Table]:
+    """Return the rows of both that are equal, of rows with equal hashes, which can be forged."""
+    for name in key:
+        equal: Column = pc.equal(some[name], others[name])
+        is_equal: Column = pc.fill_null(equal, False)
+        some, others = _kept(some, is_equal), _kept(others, is_equal)
+    return some, others
+
+
+def _with_judged_ref(rows: pa.Table) -> pa.Table:
+    return rows.rename_columns(["judged_ref" if name == "source_ref" else name for name in rows.column_names])
 
 
 def _with_labels(matches: pa.Table, label_rows: Iterable[pa.Table]) -> Judgements:
@@ -267,18 +260,21 @@ def _labels_of(matches: pa.Table, candidates: Iterable[pa.Table]) -> pa.Table:
     """Return the labels of matched rows, under the names of the listed images."""
     key = ("day", "run_id", "judged_ref")
     has_labels: Column = pc.greater(matches["label_count"], pa.scalar(0))
-    names = matches.filter(has_labels).select([*key, "source_ref"])
-    wanted = RowIndex(names.select(key).columns)
-    of_row = ("day", "run_id", "source_ref")
-    found = (
-        _kept(rows, pa.array(wanted.places_of(rows.select(of_row).columns) != NONE))
-        for rows in (candidates if names.num_rows else ())
-    )
-    labels = pa.concat_tables([_LABELS.empty_table(), *found])
-    labels = labels.rename_columns(
-        ["judged_ref" if name == "source_ref" else name for name in labels.column_names]
-    )
-    return labels.join(names, list(key), join_type="inner").drop_columns(list(key))
+    images = matches.select([*key, "source_ref"]).filter(has_labels)
+    wanted = RowIndex(images.select(key).columns)
+    found = []
+    for rows in map(_with_judged_ref, candidates if images.num_rows else ()):
+        places = wanted.places_of(rows.select(key).columns)
+        is_wanted = places != NONE
+        labels = _kept(rows, pa.array(is_wanted))
+        if wanted.are_different:
+            of_image, labels = _equal(images.take(wanted.one_at(places[is_wanted])), labels, key)
+            found.append(labels.append_column("source_ref", of_image["source_ref"]))
+        else:
+            # Equal content under several names; forged hashes can't multiply what is joined by values.
+            found.append(labels.join(images, list(key), join_type="inner"))
+    none = _with_judged_ref(_LABELS.empty_table()).append_column("source_ref", pa.array([], pa.string()))
+    return pa.concat_tables([none, *found]).drop_columns(list(key))
 
 
 def _kept(rows: pa.Table, is_kept: Column) -> pa.Table:
