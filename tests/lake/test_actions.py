@@ -132,6 +132,25 @@ def test_an_undo_that_came_to_nothing_may_be_asked_for_again(catalog: Catalog, s
     assert statuses[undo.action_id]["completed_at"] is None
 
 
+@pytest.mark.parametrize("ending", ["completed", None])
+def test_a_move_whose_undo_failed_is_tried_again(catalog: Catalog, ending: str | None) -> None:
+    moved = intent(kind="quarantine")
+    add_intents(catalog, DAY, [moved])
+    if ending:
+        record_results(catalog, DAY, [ended(moved, ending)])
+    (row,) = read_actions(catalog, day=DAY).to_pylist()
+    undo = undo_of(row, enforcement_id="undo-1", actor="ada", reason="wrong")
+    add_intents(catalog, DAY, [undo])
+    assert record_results(catalog, DAY, [ended(undo, "failed", message="denied")]) == 2
+    # What is told late of the move itself is older.
+    assert record_results(catalog, DAY, [ended(moved), ended(undo, "failed")]) == 0
+    assert set(read_actions(catalog, day=DAY)["status"].to_pylist()) == {"failed"}
+    assert add_intents(catalog, DAY, [moved]) == 1
+    assert still_requested(catalog, DAY, [moved]) == {moved.action_id}
+    record_results(catalog, DAY, [ended(moved)])
+    assert record_results(catalog, DAY, [ended(undo, "failed")]) == 0
+
+
 def test_what_is_to_be_carried_out_is_requested_and_not_taken_back(catalog: Catalog) -> None:
     intents = [intent(f"{name}.jpg") for name in ("done", "new", "returning", "returned", "stays")]
     done, new, returning, returned, stays = intents

@@ -147,6 +147,17 @@ def test_a_killed_enforcement_is_gone_on_with_where_another_has_left_something(w
     assert world.plan().enforcement_id not in {first.enforcement_id, later.enforcement_id}
 
 
+def test_a_move_is_asked_for_again_whose_release_failed(world: World) -> None:
+    world.act(world.plan())
+    world.act(world.plan(policy(block_at=99)), quarantine="failed")
+    assert world.plan(policy(block_at=99)).intents == {"undo quarantine": 2}
+    again = world.plan()  # the image may be back in its place
+    assert again.intents == {"tag": 2, "quarantine": 2}
+    world.act(again)
+    assert world.plan().intents == {}
+    assert world.plan(policy(block_at=99)).intents == {"undo tag": 2, "undo quarantine": 2}
+
+
 def test_an_undo_that_found_nothing_is_never_gone_on_with_where_it_did(world: World) -> None:
     world.act(world.plan())
     quarantining = policy(actions={"block": ("quarantine",)})

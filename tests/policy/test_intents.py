@@ -297,6 +297,17 @@ def test_an_action_that_waits_keeps_its_name_when_the_image_returns_by_another_e
     assert (waiting.action_id, waiting.etag) == (undos_and_more[-1].action_id, "e2")
 
 
+def test_an_encrypted_image_is_blocked_again_whose_release_failed_once_it_was_back(world: World) -> None:
+    tag, quarantine = world.plan(BLOCK)
+    world.end([tag, quarantine])
+    back = replace(world.plan(ALLOW)[1], detail={"restored_etag": "e2"})
+    world.end([back], "failed")
+    world.row(quarantine.action_id)["status"] = "failed"  # as record says of it
+    for etag in ("e1", "e2"):
+        (again,) = world.plan(BLOCK, etag=etag)
+        assert (again.action_id, again.etag) == (quarantine.action_id, "e2")
+
+
 def test_images_that_are_not_decided_are_let_be(world: World) -> None:
     world.end(world.plan(BLOCK))
     assert world.plan(ALLOW, image="s3://ugc/other") == []

@@ -15,7 +15,14 @@ from modlake.exceptions import ModlakeTerminalError
 from modlake.lake.days import of_day, replace_with_rows, until_committed
 from modlake.lake.filters import all_of, between, equal_to, one_of
 from modlake.lake.schemas import ACTIONS_TABLE
-from modlake.policy.intents import REQUESTED, UNDONE, ActionResult, Intent, may_be_requested_anew
+from modlake.policy.intents import (
+    REQUESTED,
+    UNDONE,
+    ActionResult,
+    Intent,
+    may_be_requested_anew,
+    may_fail_half_way,
+)
 
 # As many values as a filter of Iceberg compares with a file's bounds, and a multiple of it.
 _VALUES_PER_SCAN = 2_000
@@ -98,8 +105,9 @@ def still_requested(catalog: Catalog, day: date, intents: Collection[Intent]) ->
 def record_results(catalog: Catalog, day: date, results: Iterable[ActionResult]) -> int:
     """Write how actions ended; return how many rows that changed.
 
-    An undo that is completed makes the action that it takes back ``undone``. What is known already is not
-    written again. What is ``withdrawn`` changes nothing: another enforcement tells how it ended.
+    An undo that is completed makes the action that it takes back ``undone``. One that fails makes a move
+    ``failed``, so that it is tried again where it is asked for. What is known already is not written again.
+    What is ``withdrawn`` changes nothing: another enforcement tells how it ended.
 
     Raises ModlakeTerminalError for a result of an action that was never requested, ModlakeTransientError
     when others kept committing to the same day.
@@ -116,11 +124,17 @@ def record_results(catalog: Catalog, day: date, results: Iterable[ActionResult])
         changed = {}
         for action_id, result in ended.items():
             row = known[action_id]
-            if row["status"] == REQUESTED and result.status != "withdrawn":
+            is_news = row["status"] == REQUESTED and result.status != "withdrawn"
+            if is_news:
                 changed[action_id] = _with_result(row, result)
             original = known.get(row["undoes"] or "")
-            if result.status == "completed" and original is not None and original["status"] != UNDONE:
+            if original is None:
+                continue
+            if result.status == "completed" and original["status"] != UNDONE:
                 changed[original["action_id"]] = original | {"status": UNDONE, "undone_by": action_id}
+            in_doubt = is_news and result.status == "failed" and may_fail_half_way(original)
+            if in_doubt and original["status"] in (REQUESTED, "completed"):
+                changed[original["action_id"]] = original | {"status": "failed"}
         return changed
 
     return _change(catalog, day, record) if ended else 0

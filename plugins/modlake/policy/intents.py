@@ -90,10 +90,17 @@ def may_be_requested_anew(row: Mapping[str, Any]) -> bool:
     return row["status"] in again
 
 
+def may_fail_half_way(row: Mapping[str, Any]) -> bool:
+    """Tell whether nobody knows where an action of ``actions`` has left its image once it failed.
+
+    A move, or its undo, may fail after the image has left its place, or is back in it.
+    """
+    return bool(row["kind"] == "quarantine")
+
+
 def may_be_in_effect(row: Mapping[str, Any]) -> bool:
     """Tell whether an action of ``actions`` is in effect, or may be, for all that is known of its end."""
-    # A move may fail after the image has left its place.
-    kept = {REQUESTED, "completed"} | ({"failed"} if row["kind"] == "quarantine" else set())
+    kept = {REQUESTED, "completed"} | ({"failed"} if may_fail_half_way(row) else set())
     return row["undoes"] is None and row["status"] in kept
 
 

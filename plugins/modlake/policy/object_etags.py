@@ -15,7 +15,7 @@ def etags_of_object(etag: str, rows: Iterable[Mapping[str, Any]]) -> list[str]:
     moves = sorted(
         (row["completed_at"], row["etag"], restored)
         for row in rows
-        if row["undoes"] is not None and row["status"] == "completed"
+        if row["undoes"] is not None  # also one that failed once the object was back
         if (restored := json.loads(row["detail"]).get("restored_etag")) is not None
     )
     etags = {etag}

@@ -202,6 +202,56 @@ def test_a_move_that_failed_half_way_is_taken_back_and_tried_again(
     assert kind_at(place).do(replace(todo, action_id="act-again")).status == "completed"
 
 
+@pytest.mark.parametrize("where", ["modlake-ugc", "actions-versions"])
+@pytest.mark.parametrize("denied", ["remove", "tags"])
+def test_an_undo_that_failed_once_the_image_was_back(
+    place: Place, monkeypatch: pytest.MonkeyPatch, where: str, denied: str
+) -> None:
+    source = f"s3://{where}/{place.name}/a.jpg"
+    etag = place.buckets.put(source, b"judged", tags="moderation=block")
+    todo = intent(source, etag, "quarantine", place.quarantine)
+    done = kind_at(place).do(todo)
+    with monkeypatch.context() as patch:
+        patch.setattr(place.hook, denied, mock.Mock(side_effect=ModlakeTerminalError("Allow it.")))
+        undone = kind_at(place).undo(taking_back(todo, done))
+    assert (undone.status, undone.detail["message"]) == ("failed", "Allow it.")
+    assert undone.detail["restored_etag"] == etag
+    assert place.hook.tags(source) == {"moderation": "block"}
+    place.hook.set_tags(source, {"moderation": "again"})
+    for killed_at in ("copy", "remove", "purge"):  # the policy asks for it again
+        with monkeypatch.context() as patch:
+            patch.setattr(place.hook, killed_at, mock.Mock(side_effect=KeyboardInterrupt))
+            with pytest.raises(KeyboardInterrupt):
+                kind_at(place).do(todo)
+    again = kind_at(place).do(todo)
+    assert again.status == "completed"
+    assert place.hook.describe(source) is None
+    if where == "actions-versions":
+        bucket, key = split_s3_uri(source)
+        assert "Versions" not in place.hook.conn.list_object_versions(Bucket=bucket, Prefix=key)
+    assert list(place.buckets.content(place.quarantine)) == [split_s3_uri(done.detail["quarantined_as"])[1]]
+    for _ in range(2):
+        assert kind_at(place).undo(taking_back(todo, again)).status == "completed"
+    assert place.hook.tags(source) == {"moderation": "again"}
+    assert place.buckets.content(place.quarantine) == {}
+
+
+def test_an_undo_that_failed_knows_the_image_again_whose_tag_was_taken_off(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = f"{place.ugc}a.jpg"
+    etag = place.buckets.put(source, b"judged", tags="moderation=block")
+    todo = intent(source, etag, "quarantine", place.quarantine)
+    undo = taking_back(todo, kind_at(place).do(todo))
+    with monkeypatch.context() as patch:
+        patch.setattr(place.hook, "remove", mock.Mock(side_effect=ModlakeTerminalError("Allow it.")))
+        assert kind_at(place).undo(undo).status == "failed"
+    place.hook.set_tags(source, {})
+    assert kind_at(place).undo(undo).status == "completed"
+    assert place.hook.tags(source) == {}
+    assert place.buckets.content(place.quarantine) == {}
+
+
 def test_a_long_key_becomes_a_digest(place: Place) -> None:
     source = f"{place.ugc}{'ü' * 100}/{'ü' * 100}/{'ü' * 100}/{'ü' * 100}"
     etag = place.buckets.put(source, b"x")

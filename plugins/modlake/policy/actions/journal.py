@@ -13,7 +13,7 @@ from modlake.policy.intents import Intent
 
 
 class Journal:
-    """``<uri><action_id>.json``: the first record of an action stays, whoever writes it again."""
+    """``<uri><action_id>.json``: the first record of an action stays, unless it is rewritten."""
 
     def __init__(self, store: ObjectStore, uri: str) -> None:
         self._store = store
@@ -32,6 +32,11 @@ class Journal:
         except ObjectExistsError:
             return self.recall(action_id) or made
         return made
+
+    def rewrite(self, action_id: str, record: dict[str, Any]) -> dict[str, Any]:
+        """Put a record in the place of the one that was there, and return it."""
+        self._store.write(self._uri_of(action_id), json.dumps(record).encode())
+        return record
 
     def recall(self, action_id: str) -> dict[str, Any] | None:
         """Return the record; None when the action never began."""

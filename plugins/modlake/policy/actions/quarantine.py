@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Any
 from urllib.parse import quote
 
-from modlake.exceptions import ModlakeTransientError
+from modlake.exceptions import ModlakeTerminalError, ModlakeTransientError
 from modlake.pipeline.object_store import ObjectNotFoundError
 from modlake.pipeline.s3_uri import as_folder_uri, split_s3_uri
 from modlake.policy.actions.journal import Journal, record_of_original
@@ -51,13 +51,12 @@ class QuarantineKind:
         found = self._objects.describe(intent.source_ref)
         if found is None or found.etag != intent.etag:
             return self._moved_before(intent, found)
-        record = self._journal.remember(intent.action_id, lambda: self._record(intent, found))
+        record = self._record_of(intent, found)
         place = record["quarantined_as"]
         copy = self._objects.describe(place)
-        if copy is None or not self._objects.same_content(found, copy):
+        if not self._are_equal(found, copy, record["tags"]):
             self._objects.copy(found, place, _in_quarantine(intent, record), if_absent=False)
-            copy = self._objects.describe(place)
-        self._compare(found, copy, record["tags"])
+            self._compare(found, self._objects.describe(place), record["tags"])
         self._objects.remove(found)
         return result_of(intent, "completed", **record)
 
@@ -69,6 +68,13 @@ class QuarantineKind:
         self._objects.purge(StoredObject.from_json(record["origin"]))
         return result_of(intent, "completed", **record)
 
+    def _record_of(self, intent: Intent, found: StoredObject) -> dict[str, Any]:
+        now = self._record(intent, found)
+        record = self._journal.remember(intent.action_id, lambda: now)
+        # Where an undo that failed has put it back, what it is like now is to come back next.
+        now["quarantined_as"] = record["quarantined_as"]
+        return record if record == now else self._journal.rewrite(intent.action_id, now)
+
     def _record(self, intent: Intent, origin: StoredObject) -> dict[str, Any]:
         return {
             "origin": asdict(origin),
@@ -76,12 +82,15 @@ class QuarantineKind:
             "quarantined_as": quarantine_uri(intent, origin),
         }
 
+    def _are_equal(self, one: StoredObject, other: StoredObject | None, tags: dict[str, str]) -> bool:
+        return (
+            other is not None
+            and self._objects.same_content(one, other)
+            and self._objects.tags(other.uri, other.version_id) == tags
+        )
+
     def _compare(self, one: StoredObject, other: StoredObject | None, tags: dict[str, str]) -> None:
-        if (
-            other is None
-            or not self._objects.same_content(one, other)
-            or self._objects.tags(other.uri, other.version_id) != tags
-        ):
+        if not self._are_equal(one, other, tags):
             raise ModlakeTransientError(
                 f"The copy of {one.uri} is not equal to it, and nothing was deleted: try again."
             )
@@ -96,11 +105,7 @@ class QuarantineKind:
         if copy is None:
             return self._moved_back_before(intent, record, found)
         properties = Properties(origin.headers, origin.metadata, record["tags"])
-        if found is None:
-            self._objects.copy(copy, origin.uri, properties, if_absent=True)
-            found = self._objects.describe(origin.uri)
-            self._compare(copy, found, record["tags"])
-        elif not self._is_restored(found, copy, properties):
+        if found is not None and not self._is_restored(intent, found, copy, properties):
             return result_of(
                 intent,
                 "replaced",
@@ -110,11 +115,25 @@ class QuarantineKind:
                     f"{record['quarantined_as']}: move the new object away and undo again, or delete one."
                 ),
             )
-        assert found is not None
-        restored = {"restored_etag": found.etag}
-        self._journal.remember(intent.action_id, lambda: restored)
-        self._objects.remove(copy)
+        back = found or self._copied_back(copy, origin.uri, properties)
+        restored = _as_restored(back)
+        try:
+            if found is None:
+                self._compare(copy, back, record["tags"])
+            self._journal.rewrite(intent.action_id, restored)
+            self._objects.remove(copy)
+        except ObjectNotFoundError:
+            raise
+        except ModlakeTerminalError as error:
+            return result_of(intent, "failed", message=str(error), **restored)
         return result_of(intent, "completed", **restored)
+
+    def _copied_back(self, copy: StoredObject, uri: str, properties: Properties) -> StoredObject:
+        self._objects.copy(copy, uri, properties, if_absent=True)
+        found = self._objects.describe(uri)
+        if found is None:
+            raise ObjectChangedError(f"{uri} was removed as soon as it was back: look again.")
+        return found
 
     def _moved_back_before(
         self, intent: Intent, record: dict[str, Any], found: StoredObject | None
@@ -128,9 +147,12 @@ class QuarantineKind:
             return result_of(intent, "gone", message=said)
         return result_of(intent, "completed", **restored)
 
-    def _is_restored(self, found: StoredObject, copy: StoredObject, properties: Properties) -> bool:
-        """Tell whether an attempt that was killed has put the object back already."""
-        return (
+    def _is_restored(
+        self, intent: Intent, found: StoredObject, copy: StoredObject, properties: Properties
+    ) -> bool:
+        """Tell whether an attempt that was killed or failed has put the object back already."""
+        # Its tags may have been changed since then, by the undo of a tag at the latest.
+        return self._journal.recall(intent.action_id) == _as_restored(found) or (
             found.metadata == properties.metadata
             and _without_storage(found.headers) == _without_storage(properties.headers)
             and self._objects.same_content(found, copy)
@@ -166,6 +188,10 @@ def _in_quarantine(intent: Intent, record: dict[str, Any]) -> Properties:
         if name not in metadata and size + len(name) + len(value) <= LONGEST_METADATA_BYTES:
             metadata[name] = value
     return Properties(_without_storage(origin.headers), metadata, record["tags"])
+
+
+def _as_restored(found: StoredObject) -> dict[str, Any]:
+    return {"restored_etag": found.etag, "restored_at": found.last_modified}
 
 
 def _without_storage(headers: Any) -> dict[str, str]:
