@@ -277,6 +277,8 @@ def test_a_plan_leaves_out_what_cannot_be_in_effect() -> None:
     (day,) = plan.days
     assert [each.undoes for each in day.intents] == ["act-0", "act-1", "act-4"]
     assert day.intents[0].detail == {"original": {"key": "moderation"}}
+    oldest_last = plan_undo(list(reversed(rows)), actor="ada", reason=None, now=NOW).days[0]
+    assert [each.undoes for each in oldest_last.intents] == ["act-4", "act-1", "act-0"]
     assert plan.skipped == {"undone": 1, "failed": 1}
     # A move may fail after the image has left its place.
     moves = [each | {"kind": "quarantine"} for each in rows]

@@ -177,6 +177,22 @@ def test_a_milder_verdict_undoes_what_it_does_not_ask_for(world: World) -> None:
     assert intents[2].target == "moderation=review"
 
 
+def test_a_tag_knows_the_earlier_one_whose_undo_may_fail(world: World) -> None:
+    tag, quarantine = world.plan(BLOCK)
+    assert "supersedes" not in tag.detail
+    world.end([tag, quarantine])
+    undos_and_more = world.plan(REVIEW)
+    review = undos_and_more[2]
+    assert review.detail == {"labels": REASONS, "supersedes": {tag.action_id: "moderation=block"}}
+    world.end(undos_and_more[:1], "failed")
+    world.end(undos_and_more[1:])
+    assert world.plan(REVIEW) == undos_and_more[:1]
+    assert [undo.undoes for undo in world.plan(ALLOW) if undo.kind == "tag"] == [
+        tag.action_id,
+        review.action_id,
+    ]
+
+
 def test_block_undo_and_block_again_acts_again(world: World) -> None:
     first = world.plan(BLOCK)
     world.end(first)

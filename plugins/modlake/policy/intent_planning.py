@@ -107,6 +107,10 @@ class _ImageHistory:
     def named(self, kind: str, target: str) -> list[dict[str, Any]]:
         return [row for row in self.actions if (row["kind"], row["target"]) == (kind, target)]
 
+    def others(self, kind: str, target: str) -> list[dict[str, Any]]:
+        """Return the actions of a kind that may be in effect, with another target."""
+        return [row for row in self.open if row["kind"] == kind and row["target"] != target]
+
     def undo_status(self, row: Mapping[str, Any]) -> str | None:
         undo = self.undos.get(row["action_id"])
         return undo["status"] if undo else None
@@ -338,7 +342,11 @@ class _Planner:
         # One that failed, or that nobody knows the end of, is tried again under its own name.
         names = [each["action_id"] for each in current]
         names.append(action_id(self._day, row["source_ref"], history.etag, kind, target, len(ended)))
-        is_answered = row["outcome"] in ANSWERED
+        detail = {"labels": row["reasons"]}
+        if row["outcome"] not in ANSWERED:
+            detail["outcome"] = row["outcome"]
+        if others := history.others(kind, target):
+            detail["supersedes"] = {each["action_id"]: each["target"] for each in others}
         yield Intent(
             action_id=names[0],
             day=self._day,
@@ -347,7 +355,7 @@ class _Planner:
             kind=kind,
             target=target,
             enforcement_id=self._enforcement_id,
-            detail={"labels": row["reasons"]} | ({} if is_answered else {"outcome": row["outcome"]}),
+            detail=detail,
             policy=row["policy"],
             policy_version=row["policy_version"],
             rule=row["rule"],

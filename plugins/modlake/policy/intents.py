@@ -25,7 +25,8 @@ _DIGITS = 24
 class Intent:
     """One action that is to be carried out, or taken back when ``undoes`` names one.
 
-    ``detail`` has the ``labels`` that led to the decision, and the image's ``outcome`` when it had no answer.
+    ``detail`` has the ``labels`` that led to the decision, and the image's ``outcome`` when it had no answer;
+    as ``supersedes`` the targets of what was done of its kind before and is to be taken back, by action id.
     That of an undo has, as ``original``, the detail of the action that it takes back; of this one are policy,
     rule and verdict, too. ``decided_at`` is ISO 8601, and the same for every try of the intent.
     """

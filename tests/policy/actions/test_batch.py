@@ -186,6 +186,18 @@ def test_actions_of_an_image_go_by_kind_and_back_backwards() -> None:
     ]
 
 
+def test_actions_of_one_kind_are_taken_back_the_newest_first() -> None:
+    class Ordered(Kind):
+        def undo(self, intent: Intent) -> ActionResult:
+            taken_back.append(intent.action_id)
+            return super().undo(intent)
+
+    taken_back: list[str] = []
+    undos = [intent("s3://ugc/a", "e", "tag", action_id=f"u-{number}", undoes="act") for number in range(3)]
+    run(written(undos), Ordered())
+    assert taken_back == ["u-2", "u-1", "u-0"]
+
+
 def test_what_follows_a_restored_object_knows_its_new_etag() -> None:
     class Restoring(Kind):
         def undo(self, intent: Intent) -> ActionResult:

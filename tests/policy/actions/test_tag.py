@@ -74,6 +74,28 @@ def test_a_tag_that_was_changed_since_is_left(place: Place) -> None:
     assert place.hook.tags(source) == {"moderation": "cleared", "new": "1"}
 
 
+@pytest.mark.parametrize("tags", ["", "moderation=old&a=1"])
+@pytest.mark.parametrize("newest_first", [True, False])
+def test_a_tag_over_one_whose_undo_failed(place: Place, tags: str, newest_first: bool) -> None:
+    source = f"{place.ugc}a.jpg"
+    etag = place.buckets.put(source, b"x", tags=tags)
+    before = place.hook.tags(source)
+    block = intent(source, etag, "tag", TARGET)
+    review = intent(
+        source,
+        etag,
+        "tag",
+        "moderation=review",
+        action_id="act-review",
+        detail={"labels": [], "supersedes": {block.action_id: TARGET}},
+    )
+    undos = [taking_back(todo, kind_at(place).do(todo)) for todo in (block, review)]
+    assert place.hook.tags(source)["moderation"] == "review"
+    for undo in reversed(undos) if newest_first else undos:
+        assert kind_at(place).undo(undo).status == "completed"
+    assert place.hook.tags(source) == before
+
+
 def test_ten_tags_are_too_many(place: Place) -> None:
     source = f"{place.ugc}a.jpg"
     tags = "&".join(f"t{number}=1" for number in range(10))

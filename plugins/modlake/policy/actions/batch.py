@@ -70,9 +70,9 @@ def carry_out(
     """
     Carry out what earlier attempts have left of a batch, and return the results of all of it.
 
-    Actions of one image follow each other in the order of kinds, backwards when they are taken back. An
-    action that fails terminally gets the status ``failed``; the others go on. An error of no known type is
-    taken for a transient one of its action, without further tries in this attempt.
+    Actions of one image follow each other in the order of kinds, and of the intents; backwards when they are
+    taken back. An action that fails terminally gets the status ``failed``; the others go on. An error of no
+    known type is taken for a transient one of its action, without further tries in this attempt.
 
     What is not requested any more gets the status ``withdrawn``. Who takes back first waits for the batches
     of other enforcements of the day that are being carried out: these may not know of it yet, later ones do.
@@ -197,13 +197,18 @@ def _by_image(intents: Sequence[Intent]) -> list[list[Intent]]:
     images: dict[str, list[Intent]] = {}
     for intent in intents:
         images.setdefault(intent.source_ref, []).append(intent)
-    return [sorted(of_image, key=_turn) for of_image in images.values()]
+    return [_in_turn(of_image) for of_image in images.values()]
 
 
-def _turn(intent: Intent) -> int:
+def _in_turn(intents: Sequence[Intent]) -> list[Intent]:
     """First what is taken back, last first; then what is done."""
-    rank = ORDER.index(intent.kind) if intent.kind in ORDER else len(ORDER)
-    return -1 - rank if intent.undoes else rank
+    ordered = sorted(intents, key=_rank)
+    undos = [intent for intent in ordered if intent.undoes]
+    return [*reversed(undos), *(intent for intent in ordered if not intent.undoes)]
+
+
+def _rank(intent: Intent) -> int:
+    return ORDER.index(intent.kind) if intent.kind in ORDER else len(ORDER)
 
 
 def _in_threads(

@@ -39,14 +39,24 @@ class TagKind:
                     f"{intent.source_ref} has {len(tags)} tags, as many as S3 allows: remove one, or take "
                     "the action 'tag' out of the policy."
                 )
+            before = self._before_modlake(intent, key, tags)
             record = self._journal.remember(
-                intent.action_id, lambda: {"key": key, "value": value, "tags_before": tags}
+                intent.action_id, lambda: {"key": key, "value": value, "tags_before": before}
             )
             if wanted != tags:
                 self._objects.set_tags(found.uri, wanted, found.version_id)
         except ObjectNotFoundError:
             return not_the_judged_one(intent, None)
         return result_of(intent, "completed", **record)
+
+    def _before_modlake(self, intent: Intent, key: str, tags: dict[str, str]) -> dict[str, str]:
+        """Return the tags without the value of an earlier action, whose undo failed and may yet be done."""
+        current = f"{key}={tags.get(key)}"
+        for earlier_id, target in intent.detail.get("supersedes", {}).items():
+            earlier = self._journal.recall(earlier_id) if target == current else None
+            if earlier is not None:
+                return _with_value(tags, key, earlier["tags_before"].get(key))
+        return tags
 
     def _tagged_before(self, intent: Intent, found: StoredObject | None) -> ActionResult:
         """The judged object isn't there: an attempt that was killed may have tagged and quarantined it."""

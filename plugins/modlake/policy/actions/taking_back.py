@@ -46,7 +46,7 @@ def plan_undo(
     The same actions make the same enforcement, so that whoever asks again goes on with it; unless their undo
     has ended without success or another enforcement has requested it since, then it begins anew.
 
-    :param actions: rows of ``actions``, with all undos on their images among them
+    :param actions: rows of ``actions``, the oldest first, with all undos on their images among them
     :raises ModlakeTerminalError: the actor is Modlake itself, whose undos mean no person
     """
     if not actor or actor == MODLAKE:
@@ -65,7 +65,7 @@ def plan_undo(
             skipped[row["status"]] += 1
     days = []
     for day, rows in sorted(by_day.items()):
-        originals = sorted(rows, key=lambda row: (row["source_ref"], row["action_id"]))
+        originals = sorted(rows, key=lambda row: str(row["source_ref"]))
         enforcement_id = _enforcement_id(originals, "")
         tried = [undos[row["action_id"]] for row in originals if row["action_id"] in undos]
         if any((undo["status"], undo["enforcement_id"]) != (REQUESTED, enforcement_id) for undo in tried):
@@ -82,5 +82,5 @@ def plan_undo(
 
 
 def _enforcement_id(originals: Iterable[Mapping[str, Any]], begun: str) -> str:
-    meaning = json.dumps([[undo_id(row["action_id"]) for row in originals], begun])
+    meaning = json.dumps([sorted(undo_id(row["action_id"]) for row in originals), begun])
     return f"undo-{hashlib.sha256(meaning.encode()).hexdigest()[:16]}"
