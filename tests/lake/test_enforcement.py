@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 from unittest import mock
@@ -164,6 +164,18 @@ def test_an_undo_that_found_nothing_is_never_gone_on_with_where_it_did(world: Wo
     in_vain = world.plan(quarantining)
     world.act(in_vain, tag="gone")
     assert world.plan(quarantining).enforcement_id != in_vain.enforcement_id
+
+
+def test_what_was_gone_is_sought_again_when_the_day_is_published_anew(world: World) -> None:
+    first = world.plan()
+    world.act(first, tag="gone", quarantine="gone")
+    assert world.plan().intents == {}
+    later = datetime(2026, 11, 23, tzinfo=UTC)
+    publish_labels(world.catalog, DAY, IMAGES, run_id="run-2", published_at=later)
+    again = world.plan()
+    assert again.intents == {"tag": 3, "quarantine": 2}
+    world.act(again)
+    assert Counter(read_actions(world.catalog, day=DAY)["status"].to_pylist()) == {"completed": 6}
 
 
 def test_a_changed_policy_releases_behind_the_same_brake(world: World) -> None:

@@ -32,6 +32,7 @@ class World:
     def __init__(self) -> None:
         self.actions: list[dict[str, Any]] = []
         self.ended = 0
+        self.published_at = REQUESTED_AT
 
     def plan(
         self,
@@ -58,12 +59,15 @@ class World:
         table = pa.Table.from_pylist(rows, VERDICTS)
         for name, value in (("etag", etag), ("outcome", outcome)):
             table = table.append_column(name, pa.array([value] * len(rows), pa.string()))
-        history = ActionHistory(pa.Table.from_pylist(self.actions, ACTIONS_TABLE.row_schema))
         return list(
             plan_intents(
-                table, history, policies, Targets(TARGETS), day=DAY.isoformat(), enforcement_id="enf-1"
+                table, self.history, policies, Targets(TARGETS), day=DAY.isoformat(), enforcement_id="enf-1"
             )
         )
+
+    @property
+    def history(self) -> ActionHistory:
+        return ActionHistory(pa.Table.from_pylist(self.actions, ACTIONS_TABLE.row_schema), self.published_at)
 
     def request(self, intents: Sequence[Intent]) -> None:
         for intent in intents:
@@ -154,6 +158,44 @@ def test_an_object_that_is_another_one_is_left_alone_until_it_is_judged(world: W
     world.end(world.plan(BLOCK), status)
     assert world.plan(BLOCK) == []
     assert said(world.plan(BLOCK, etag="e2")) == ["tag", "quarantine"]
+
+
+@pytest.mark.parametrize("status", ["replaced", "gone"])
+def test_an_object_that_is_back_unchanged_when_the_day_is_published_anew(world: World, status: str) -> None:
+    sought = world.plan(BLOCK)
+    world.end(sought, status)
+    world.published_at = REQUESTED_AT + timedelta(hours=9)
+    assert world.plan(BLOCK) == sought
+    world.end(sought[1:])
+    assert world.plan(BLOCK) == []  # in quarantine, where no tag can be set
+    world.end(world.plan(ALLOW))
+    assert said(world.plan(BLOCK)) == ["tag", "quarantine"]
+
+
+def test_a_tag_that_was_to_be_set_in_quarantine_is_set_when_the_image_is_back(world: World) -> None:
+    quarantining = policy(actions={"block": ("quarantine",)})
+    world.end(world.plan(BLOCK, quarantining))
+    (tag,) = world.plan(BLOCK)
+    world.end([tag], "gone")
+    assert world.plan(BLOCK) == []
+    tagging = policy(actions={"block": ("tag",)})
+    back, now_or_next = world.plan(BLOCK, tagging)
+    assert (back.kind, now_or_next) == ("quarantine", tag)
+    world.end([back])
+    assert world.plan(BLOCK, tagging) == [tag]
+    world.end([tag], "gone")
+    assert world.plan(BLOCK, tagging) == []
+
+
+def test_a_move_that_failed_is_tried_again_whatever_another_one_found(world: World) -> None:
+    tag, quarantine = world.plan(BLOCK)
+    world.end([tag, quarantine])
+    world.request(world.plan(ALLOW)[1:])
+    back, again = (each for each in world.plan(BLOCK) if each.kind == "quarantine")
+    world.end([back], "failed")
+    world.row(quarantine.action_id)["status"] = "failed"  # as record says of it
+    world.end([again], "gone")
+    assert [each.action_id for each in world.plan(BLOCK)] == [quarantine.action_id]
 
 
 def test_a_released_image_has_its_actions_undone(world: World) -> None:
@@ -449,10 +491,9 @@ def test_a_failure_that_is_tried_again_makes_another_enforcement(world: World) -
     done = world.plan(BLOCK)
     world.end(done[:1], "failed")
     world.request(done[1:])
-    history = ActionHistory(pa.Table.from_pylist(world.actions, ACTIONS_TABLE.row_schema))
     failed, requested = (f"{each.action_id}" for each in done)
-    assert history.tried_elsewhere("enf-1") == [f"{failed} failed enf-1"]
-    assert history.tried_elsewhere("enf-2") == sorted(
+    assert world.history.tried_elsewhere("enf-1") == [f"{failed} failed enf-1"]
+    assert world.history.tried_elsewhere("enf-2") == sorted(
         [f"{failed} failed enf-1", f"{requested} requested enf-1"]
     )
 

@@ -26,6 +26,7 @@ def publish_labels(
     run_id: str = "run-1",
     bucket: str = "ugc",
     images: Mapping[str, Mapping[str, Any]] | None = None,
+    published_at: datetime = NOON,
 ) -> None:
     """Let a day consist of images with these labels by confidence; ``images`` changes columns of some."""
     image_rows = [
@@ -47,7 +48,7 @@ def publish_labels(
         "failed": 0,
         "labels": len(label_rows),
         "model_versions": ["7.0"],
-        "published_at": NOON,
+        "published_at": published_at,
         "content_digest": run_id,
     }
     for table, rows in ((IMAGES_TABLE, image_rows), (LABELS_TABLE, label_rows), (RUNS_TABLE, [run])):

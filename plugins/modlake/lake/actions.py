@@ -59,8 +59,8 @@ def read_actions(
 def add_intents(catalog: Catalog, day: date, intents: Iterable[Intent]) -> int:
     """Write intents as ``requested``, before they are carried out; return how many rows that changed.
 
-    An action that is known stays as it is, unless it failed, or is an undo that found another object or
-    none: then it is requested anew. All in one transaction; when nothing changes, nothing is committed.
+    An action that is known stays as it is, unless it failed, or found another object or none: then it is
+    requested anew. All in one transaction; when nothing changes, nothing is committed.
 
     Raises ModlakeTransientError when others kept committing to the same day.
     """

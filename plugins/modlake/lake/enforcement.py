@@ -85,7 +85,7 @@ def plan_enforcement(
     """
     targets.check(policies)
     published = read_published(catalog, day)
-    history = ActionHistory(read_actions(catalog, day=day))
+    history = ActionHistory(read_actions(catalog, day=day), published.published_at)
     named = [f"{policy.name} {policy.version} {policy.status}" for policy in policies]
     name = partial(new_enforcement_id, day, published.run_id, named)
     folder = EnforcementFolder(work_uri, day, _enforcement_id(history, name))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 from typing import Any
 
 import pyarrow as pa
@@ -28,6 +28,7 @@ class PublishedDay:
     run_id: str
     images: int
     labels: int
+    published_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +42,13 @@ class LabelledBatch:
 def published_days(catalog: Catalog, first: date, last: date) -> list[PublishedDay]:
     """Return the days of a range that have a published run, in order."""
     table = catalog.load_table(RUNS_TABLE.identifier)
-    columns = ("day", "run_id", "listed", "labels")
+    columns = ("day", "run_id", "listed", "labels", "published_at")
     with storage_errors_explained(f"Reading which days are published from {first} to {last}"):
         runs = table.scan(
             between("day", first.isoformat(), last.isoformat()), selected_fields=columns
         ).to_arrow()
     rows: list[dict[str, Any]] = runs.sort_by("day").to_pylist()
-    return [PublishedDay(row["day"], row["run_id"], row["listed"], row["labels"]) for row in rows]
+    return [PublishedDay(*(row[column] for column in columns)) for row in rows]
 
 
 def read_labelled_batches(

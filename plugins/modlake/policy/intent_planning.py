@@ -44,9 +44,13 @@ _NEVER = datetime.min.replace(tzinfo=UTC)
 
 
 class ActionHistory:
-    """The actions of a day so far, by image; made of rows of ``actions``."""
+    """The actions of a day so far, by image; made of rows of ``actions``.
 
-    def __init__(self, actions: pa.Table) -> None:
+    :param published_at: when the day was last published: its images were where they are listed since
+    """
+
+    def __init__(self, actions: pa.Table, published_at: datetime) -> None:
+        self._published_at = published_at
         self._by_image: dict[str, list[dict[str, Any]]] = defaultdict(list)
         for row in actions.sort_by("requested_at").to_pylist():
             self._by_image[row["source_ref"]].append(row)
@@ -83,6 +87,7 @@ class ActionHistory:
         rows = [row for row in of_name if row["etag"] in etags]
         return _ImageHistory(
             etags[-1],
+            self._published_at,
             [row for row in rows if row["undoes"] is None],
             {row["undoes"]: row for row in rows if row["undoes"] is not None},
         )
@@ -96,6 +101,7 @@ class _ImageHistory:
     """
 
     etag: str
+    published_at: datetime
     actions: list[dict[str, Any]]
     undos: dict[str, dict[str, Any]]
 
@@ -115,31 +121,36 @@ class _ImageHistory:
         undo = self.undos.get(row["action_id"])
         return undo["status"] if undo else None
 
-    def sought_in_vain(self, row: Mapping[str, Any]) -> bool:
-        """Tell whether an action found no such object, by an ETag that the image does not have any more."""
-        return row["status"] in ("replaced", "gone") and row["etag"] != self.etag
+    def sought_in_vain(self, row: Mapping[str, Any], superseded: list[dict[str, Any]]) -> bool:
+        """Tell whether an action or undo did not find the image, and may find it now.
 
-    def undone_in_vain(self, superseded: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Return the actions whose undo did not find the image, which came back since or comes back now.
+        It has another ETag, or came back since, or does so now.
 
         :param superseded: the actions that are about to be taken back
         """
+        return row["status"] in ("replaced", "gone") and (
+            row["etag"] != self.etag or row["completed_at"] < self._came_back(superseded)
+        )
+
+    def _came_back(self, superseded: list[dict[str, Any]]) -> datetime:
         quarantines = [row for row in self.actions if row["kind"] == "quarantine"]
         if any(row in superseded for row in quarantines):
-            came_back = datetime.max.replace(tzinfo=UTC)
-        else:
-            undone = {row["action_id"] for row in quarantines if row["status"] == UNDONE}
-            undos = (undo for undoes, undo in self.undos.items() if undoes in undone)
-            came_back = max((undo["completed_at"] for undo in undos), default=_NEVER)
+            return datetime.max.replace(tzinfo=UTC)
+        undone = {row["action_id"] for row in quarantines if row["status"] == UNDONE}
+        times = [undo["completed_at"] for undoes, undo in self.undos.items() if undoes in undone]
+        # An image in quarantine is one of its day without being where it was.
+        if not any(may_be_in_effect(row) for row in quarantines):
+            times.append(self.published_at)
+        return max(times, default=_NEVER)
+
+    def undone_in_vain(self, superseded: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Return the actions whose undo did not find the image, and may find it now."""
         return [
             row
             for row in self.open
             if row["kind"] != "quarantine"
-            and self.undo_status(row) in ("replaced", "gone")
-            and (
-                self.undos[row["action_id"]]["completed_at"] < came_back
-                or self.sought_in_vain(self.undos[row["action_id"]])
-            )
+            and row["action_id"] in self.undos
+            and self.sought_in_vain(self.undos[row["action_id"]], superseded)
         ]
 
     def answer_stands(self, severity: int) -> bool:
@@ -336,11 +347,13 @@ class _Planner:
     ) -> Iterator[Intent]:
         earlier = history.named(kind, target)
         ended = [each for each in earlier if each["status"] == UNDONE or each in superseded]
-        current = [each for each in earlier if each not in ended and not history.sought_in_vain(each)]
-        if any(each["status"] not in (REQUESTED, "failed") for each in current):
-            return
+        current = [
+            each for each in earlier if each not in ended and not history.sought_in_vain(each, superseded)
+        ]
         # One that failed, or that nobody knows the end of, is tried again under its own name.
-        names = [each["action_id"] for each in current]
+        names = [each["action_id"] for each in current if each["status"] in (REQUESTED, "failed")]
+        if any(each["status"] == "completed" for each in current) or (current and not names):
+            return
         names.append(action_id(self._day, row["source_ref"], history.etag, kind, target, len(ended)))
         detail = {"labels": row["reasons"]}
         if row["outcome"] not in ANSWERED:

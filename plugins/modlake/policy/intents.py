@@ -86,9 +86,8 @@ def undo_id(original_id: str) -> str:
 
 def may_be_requested_anew(row: Mapping[str, Any]) -> bool:
     """Tell whether an action of ``actions`` that has ended may be tried again under its own name."""
-    # An undo finds what it sought when the object has been put back.
-    again = {"failed", "replaced", "gone"} if row["undoes"] is not None else {"failed"}
-    return row["status"] in again
+    # What it sought in vain may be back since.
+    return row["status"] in ("failed", "replaced", "gone")
 
 
 def may_fail_half_way(row: Mapping[str, Any]) -> bool:
