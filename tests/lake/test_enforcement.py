@@ -18,9 +18,9 @@ from modlake.lake.enforcement import Enforcement, plan_enforcement
 from modlake.policy.actions.batch import carry_out
 from modlake.policy.actions.kinds import result_of
 from modlake.policy.enforcement_folder import EnforcementFolder, read_all_intents, read_enforcement
-from modlake.policy.intent_planning import Targets
 from modlake.policy.intents import ActionResult, Intent
 from modlake.policy.policy import Brake, Policy
+from modlake.policy.targets import Targets
 from tests.support.days import DAY
 from tests.support.labelled_days import TARGETS, policy, publish_labels
 from tests.support.memory_store import MemoryObjectStore

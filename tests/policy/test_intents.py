@@ -13,10 +13,12 @@ import pytest
 
 from modlake.exceptions import ModlakeTerminalError
 from modlake.lake.schemas import ACTIONS_TABLE
+from modlake.policy.action_history import ActionHistory
 from modlake.policy.evaluation import VERDICTS
-from modlake.policy.intent_planning import ActionHistory, Targets, plan_intents
+from modlake.policy.intent_planning import plan_intents
 from modlake.policy.intents import ActionResult, Intent, undo_id, undo_of
 from modlake.policy.policy import Always, Policy, Rule, Verdict
+from modlake.policy.targets import Targets
 from tests.support.days import DAY
 from tests.support.labelled_days import TARGETS, policy
 

@@ -14,9 +14,9 @@ from cli.doctor.installation import CONNECTIONS, Installation
 from modlake.exceptions import ModlakeTerminalError
 from modlake.hooks.moderation_actions import WebhookHook
 from modlake.pipeline.s3_uri import split_s3_uri
-from modlake.policy.intent_planning import TARGET_NAMES, Targets
 from modlake.policy.policy import Policy
 from modlake.policy.policy_files import load_policies
+from modlake.policy.targets import TARGET_NAMES, Targets
 
 _ACTIONS_POLICY = "compare the identity's policy with include/iam/modlake-actions-policy.json"
 _CREATE = "create the bucket, or correct modlake_action_targets"

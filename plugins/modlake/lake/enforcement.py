@@ -14,6 +14,7 @@ from pyiceberg.catalog import Catalog
 from modlake.lake.actions import read_actions
 from modlake.lake.decisions import DayDecisions, Figures, read_enforcements, read_published
 from modlake.pipeline.object_store import ObjectStore
+from modlake.policy.action_history import ActionHistory
 from modlake.policy.brake import Excess, ShareHistory, Tally, find_excesses
 from modlake.policy.enforcement_folder import (
     EnforcementFolder,
@@ -21,9 +22,10 @@ from modlake.policy.enforcement_folder import (
     write_enforcement,
     write_intents,
 )
-from modlake.policy.intent_planning import ActionHistory, Targets, plan_intents
+from modlake.policy.intent_planning import plan_intents
 from modlake.policy.intents import Intent
 from modlake.policy.policy import Policy
+from modlake.policy.targets import Targets
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,7 +74,7 @@ class DecideOperator(AwsBaseOperator[S3ObjectStoreHook]):
         from modlake.lake.decisions import by_policy
         from modlake.lake.enforcement import plan_enforcement
         from modlake.policy.enforcement_folder import EnforcementFolder
-        from modlake.policy.intent_planning import Targets
+        from modlake.policy.targets import Targets
 
         day = parse_day(self.day)
         policies = self._policies()

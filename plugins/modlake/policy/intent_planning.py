@@ -3,233 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from functools import cached_property
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from modlake.exceptions import ModlakeTerminalError
 from modlake.pipeline.columns import Column
 from modlake.pipeline.outcomes import ANSWERED, Outcome
-from modlake.policy.intents import (
-    MODLAKE,
-    REQUESTED,
-    UNDONE,
-    Intent,
-    action_id,
-    may_be_in_effect,
-    may_be_requested_anew,
-    undo_of,
-)
-from modlake.policy.object_etags import etags_of_object
+from modlake.policy.action_history import ActionHistory, ImageHistory, severity_of
+from modlake.policy.intents import MODLAKE, REQUESTED, UNDONE, Intent, action_id, undo_of
 from modlake.policy.policy import Policy, Verdict
-
-# What a target is called in the settings, by kind of action.
-TARGET_NAMES = {
-    "tag": "key",
-    "quarantine": "uri",
-    "review_queue": "uri",
-    "notify_sns": "topic_arn",
-    "notify_sqs": "queue_url",
-    "notify_webhook": "conn_id",
-}
-
-
-_NEVER = datetime.min.replace(tzinfo=UTC)
-
-
-class ActionHistory:
-    """The actions of a day so far, by image; made of rows of ``actions``.
-
-    :param published_at: when the day was last published: its images were where they are listed since
-    """
-
-    def __init__(self, actions: pa.Table, published_at: datetime) -> None:
-        self._published_at = published_at
-        self._by_image: dict[str, list[dict[str, Any]]] = defaultdict(list)
-        for row in actions.sort_by("requested_at").to_pylist():
-            self._by_image[row["source_ref"]].append(row)
-
-    @property
-    def source_refs(self) -> Column:
-        """The images that something was done about, or asked for."""
-        return pa.array(self._by_image, pa.string())
-
-    @property
-    def requested_by(self) -> list[str]:
-        """The enforcements that have requested what nobody has ended."""
-        return list(dict.fromkeys(row["enforcement_id"] for row in self._left if row["status"] == REQUESTED))
-
-    def tried_elsewhere(self, enforcement_id: str | None) -> list[str]:
-        """Return what may be tried anew, and what another enforcement has requested and not ended.
-
-        Either is by then another enforcement's to carry out: the results of this one may be older.
-        """
-        return sorted(
-            f"{row['action_id']} {row['status']} {row['enforcement_id']}"
-            for row in self._left
-            if row["status"] != REQUESTED or row["enforcement_id"] != enforcement_id
-        )
-
-    @cached_property
-    def _left(self) -> list[dict[str, Any]]:
-        rows = (row for rows in self._by_image.values() for row in rows)
-        return [row for row in rows if row["status"] == REQUESTED or may_be_requested_anew(row)]
-
-    def of(self, source_ref: str, etag: str) -> _ImageHistory:
-        of_name = self._by_image.get(source_ref, [])
-        etags = etags_of_object(etag, of_name)
-        rows = [row for row in of_name if row["etag"] in etags]
-        return _ImageHistory(
-            etags[-1],
-            self._published_at,
-            [row for row in rows if row["undoes"] is None],
-            {row["undoes"]: row for row in rows if row["undoes"] is not None},
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class _ImageHistory:
-    """What was done about an image as it is now; ``undos`` by the action that they take back.
-
-    ``etag`` is the one that it has now, as far as actions tell; the day may have been listed before.
-    """
-
-    etag: str
-    published_at: datetime
-    actions: list[dict[str, Any]]
-    undos: dict[str, dict[str, Any]]
-
-    @property
-    def open(self) -> list[dict[str, Any]]:
-        """The actions that may be in effect."""
-        return [row for row in self.actions if may_be_in_effect(row)]
-
-    def named(self, kind: str, target: str) -> list[dict[str, Any]]:
-        return [row for row in self.actions if (row["kind"], row["target"]) == (kind, target)]
-
-    def others(self, kind: str, target: str) -> list[dict[str, Any]]:
-        """Return the actions of a kind that may be in effect, with another target."""
-        return [row for row in self.open if row["kind"] == kind and row["target"] != target]
-
-    def undo_status(self, row: Mapping[str, Any]) -> str | None:
-        undo = self.undos.get(row["action_id"])
-        return undo["status"] if undo else None
-
-    def sought_in_vain(self, row: Mapping[str, Any], superseded: list[dict[str, Any]]) -> bool:
-        """Tell whether an action or undo did not find the image, and may find it now.
-
-        It has another ETag, or came back since, or does so now.
-
-        :param superseded: the actions that are about to be taken back
-        """
-        return row["status"] in ("replaced", "gone") and (
-            row["etag"] != self.etag or row["completed_at"] < self._came_back(superseded)
-        )
-
-    def _came_back(self, superseded: list[dict[str, Any]]) -> datetime:
-        quarantines = [row for row in self.actions if row["kind"] == "quarantine"]
-        if any(row in superseded for row in quarantines):
-            return datetime.max.replace(tzinfo=UTC)
-        undone = {row["action_id"] for row in quarantines if row["status"] == UNDONE}
-        times = [undo["completed_at"] for undoes, undo in self.undos.items() if undoes in undone]
-        # An image in quarantine is one of its day without being where it was.
-        if not any(may_be_in_effect(row) for row in quarantines):
-            times.append(self.published_at)
-        return max(times, default=_NEVER)
-
-    def undone_in_vain(self, superseded: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Return the actions whose undo did not find the image, and may find it now."""
-        return [
-            row
-            for row in self.open
-            if row["kind"] != "quarantine"
-            and row["action_id"] in self.undos
-            and self.sought_in_vain(self.undos[row["action_id"]], superseded)
-        ]
-
-    def answer_stands(self, severity: int) -> bool:
-        """Tell whether a verdict of this severity, for lack of an answer, leaves what rests on an answer.
-
-        A milder or equal one does, and any while the image may lie in quarantine: it can't be read there.
-        """
-        return any(_severity([row]) >= severity for row in self.answered_and_kept) or any(
-            row["kind"] == "quarantine" and _is_answered(row) for row in self.open
-        )
-
-    @property
-    def unfinished_of_answer(self) -> list[dict[str, Any]]:
-        """The actions that the answer asked for which stands, and that failed or nobody knows the end of."""
-        verdicts = {row["verdict"] for row in self.answered_and_kept}
-        return [
-            row
-            for row in self.actions
-            if row["status"] in (REQUESTED, "failed")
-            and row["verdict"] in verdicts
-            and _is_answered(row)
-            and self.undo_status(row) != REQUESTED
-        ]
-
-    @property
-    def answered_and_kept(self) -> list[dict[str, Any]]:
-        """The actions that may be in effect, rest on an answer, and that nobody has begun to take back."""
-        return [row for row in self.open if _is_answered(row) and self.undo_status(row) != REQUESTED]
-
-    @property
-    def undone_by_people(self) -> set[str]:
-        """The kinds that a person has taken back, or is about to."""
-        return {
-            undo["kind"]
-            for undo in self.undos.values()
-            if undo["actor"] != MODLAKE and undo["status"] != "failed"
-        }
-
-
-def _is_answered(row: Mapping[str, Any]) -> bool:
-    return "outcome" not in json.loads(row["detail"])
-
-
-def _severity(rows: Iterable[Mapping[str, Any]]) -> int:
-    """Return that of the most severe verdict."""
-    return max((Verdict(row["verdict"]).severity for row in rows), default=0)
-
-
-class Targets:
-    """Where actions go, by kind; as in the Airflow variable ``modlake_action_targets``."""
-
-    def __init__(self, settings: Mapping[str, Mapping[str, str]]) -> None:
-        self._settings = settings
-
-    def check(self, policies: Iterable[Policy]) -> None:
-        """Raise ModlakeTerminalError when a live policy names a kind that has no target."""
-        for policy in policies:
-            if policy.status == "live":
-                named = {kind for kinds in policy.actions.values() for kind in kinds}
-                for kind in sorted(named | {kind for rule in policy.rules for kind in rule.actions or ()}):
-                    self._check(policy, kind)
-
-    def _check(self, policy: Policy, kind: str) -> None:
-        name = TARGET_NAMES.get(kind)
-        if name is None:
-            raise ModlakeTerminalError(
-                f"The policy {policy.name} names the action {kind!r}, which there is not: "
-                f"choose among {', '.join(TARGET_NAMES)}."
-            )
-        if not self._settings.get(kind, {}).get(name):
-            raise ModlakeTerminalError(
-                f"The policy {policy.name} names the action {kind!r}, which has no target: set "
-                f'{{"{kind}": {{"{name}": …}}}} in the Airflow variable modlake_action_targets.'
-            )
-
-    def of(self, kind: str, verdict: str) -> str:
-        target = self._settings[kind][TARGET_NAMES[kind]]
-        # A tag tells the verdict: another verdict is another action.
-        return f"{target}={verdict}" if kind == "tag" else target
+from modlake.policy.targets import Targets
 
 
 def plan_intents(
@@ -264,7 +50,7 @@ def plan_intents(
         by_image.setdefault((row["source_ref"], row["etag"], row["outcome"]), []).append(row)
     for (source_ref, etag, outcome), rows in sorted(by_image.items()):
         so_far = history.of(source_ref, etag)
-        if outcome not in ANSWERED and so_far.answer_stands(_severity(rows)):
+        if outcome not in ANSWERED and so_far.answer_stands(severity_of(rows)):
             yield from planner.go_on(rows, so_far)
         else:
             yield from planner.plan(rows, so_far)
@@ -286,7 +72,7 @@ class _Planner:
         acted_on = [_names(live.filter(mask)) for mask in masks]
         return pa.concat_arrays([pa.array([], pa.string()), *acted_on]).unique()
 
-    def plan(self, rows: list[dict[str, Any]], history: _ImageHistory) -> Iterator[Intent]:
+    def plan(self, rows: list[dict[str, Any]], history: ImageHistory) -> Iterator[Intent]:
         wanted = self._wanted(rows)
         superseded = []
         for row in history.open:
@@ -303,11 +89,11 @@ class _Planner:
                 yield from self._undo([row], history, missed["reason"], missed["actor"])
         yield from self._do_all(wanted, history, superseded)
 
-    def go_on(self, rows: list[dict[str, Any]], history: _ImageHistory) -> Iterator[Intent]:
+    def go_on(self, rows: list[dict[str, Any]], history: ImageHistory) -> Iterator[Intent]:
         """Yield the undos that began, what the last answer asked for, and more for the same verdict."""
         begun = [row for row in history.open if history.undo_status(row) == REQUESTED]
         yield from self._undo(begun, history, "Released: it began before")
-        is_the_same = _severity(rows) == _severity(history.answered_and_kept)
+        is_the_same = severity_of(rows) == severity_of(history.answered_and_kept)
         wanted = (self._wanted(rows) if is_the_same else {}) | {
             (row["kind"], row["target"]): row
             | {"outcome": Outcome.JUDGED, "reasons": json.loads(row["detail"]).get("labels", [])}
@@ -319,7 +105,7 @@ class _Planner:
     def _undo(
         self,
         rows: Iterable[Mapping[str, Any]],
-        history: _ImageHistory,
+        history: ImageHistory,
         reason: str | None,
         actor: str = MODLAKE,
     ) -> Iterator[Intent]:
@@ -330,7 +116,7 @@ class _Planner:
     def _do_all(
         self,
         wanted: Mapping[tuple[str, str], dict[str, Any]],
-        history: _ImageHistory,
+        history: ImageHistory,
         superseded: list[dict[str, Any]],
     ) -> Iterator[Intent]:
         for (kind, target), row in wanted.items():
@@ -342,7 +128,7 @@ class _Planner:
         kind: str,
         target: str,
         row: dict[str, Any],
-        history: _ImageHistory,
+        history: ImageHistory,
         superseded: list[dict[str, Any]],
     ) -> Iterator[Intent]:
         earlier = history.named(kind, target)
@@ -377,7 +163,7 @@ class _Planner:
 
     def _wanted(self, rows: list[dict[str, Any]]) -> dict[tuple[str, str], dict[str, Any]]:
         """Return the decision that asks for an action, by kind and target."""
-        most = _severity(rows)
+        most = severity_of(rows)
         wanted: dict[tuple[str, str], dict[str, Any]] = {}
         order = list(self._policies)
         for row in sorted(rows, key=lambda row: order.index(row["policy"])):

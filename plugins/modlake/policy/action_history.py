@@ -1,0 +1,176 @@
+"""What was done about a day's images so far, as the table ``actions`` tells."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import Any
+
+import pyarrow as pa
+
+from modlake.pipeline.columns import Column
+from modlake.policy.intents import MODLAKE, REQUESTED, UNDONE, may_be_in_effect, may_be_requested_anew
+from modlake.policy.object_etags import etags_of_object
+from modlake.policy.policy import Verdict
+
+_NEVER = datetime.min.replace(tzinfo=UTC)
+
+
+class ActionHistory:
+    """The actions of a day so far, by image; made of rows of ``actions``.
+
+    :param published_at: when the day was last published: its images were where they are listed since
+    """
+
+    def __init__(self, actions: pa.Table, published_at: datetime) -> None:
+        self._published_at = published_at
+        self._by_image: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        for row in actions.sort_by("requested_at").to_pylist():
+            self._by_image[row["source_ref"]].append(row)
+
+    @property
+    def source_refs(self) -> Column:
+        """The images that something was done about, or asked for."""
+        return pa.array(self._by_image, pa.string())
+
+    @property
+    def requested_by(self) -> list[str]:
+        """The enforcements that have requested what nobody has ended."""
+        return list(dict.fromkeys(row["enforcement_id"] for row in self._left if row["status"] == REQUESTED))
+
+    def tried_elsewhere(self, enforcement_id: str | None) -> list[str]:
+        """Return what may be tried anew, and what another enforcement has requested and not ended.
+
+        Either is by then another enforcement's to carry out: the results of this one may be older.
+        """
+        return sorted(
+            f"{row['action_id']} {row['status']} {row['enforcement_id']}"
+            for row in self._left
+            if row["status"] != REQUESTED or row["enforcement_id"] != enforcement_id
+        )
+
+    @cached_property
+    def _left(self) -> list[dict[str, Any]]:
+        rows = (row for rows in self._by_image.values() for row in rows)
+        return [row for row in rows if row["status"] == REQUESTED or may_be_requested_anew(row)]
+
+    def of(self, source_ref: str, etag: str) -> ImageHistory:
+        of_name = self._by_image.get(source_ref, [])
+        etags = etags_of_object(etag, of_name)
+        rows = [row for row in of_name if row["etag"] in etags]
+        return ImageHistory(
+            etags[-1],
+            self._published_at,
+            [row for row in rows if row["undoes"] is None],
+            {row["undoes"]: row for row in rows if row["undoes"] is not None},
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ImageHistory:
+    """What was done about an image as it is now; ``undos`` by the action that they take back.
+
+    ``etag`` is the one that it has now, as far as actions tell; the day may have been listed before.
+    """
+
+    etag: str
+    published_at: datetime
+    actions: list[dict[str, Any]]
+    undos: dict[str, dict[str, Any]]
+
+    @property
+    def open(self) -> list[dict[str, Any]]:
+        """The actions that may be in effect."""
+        return [row for row in self.actions if may_be_in_effect(row)]
+
+    def named(self, kind: str, target: str) -> list[dict[str, Any]]:
+        return [row for row in self.actions if (row["kind"], row["target"]) == (kind, target)]
+
+    def others(self, kind: str, target: str) -> list[dict[str, Any]]:
+        """Return the actions of a kind that may be in effect, with another target."""
+        return [row for row in self.open if row["kind"] == kind and row["target"] != target]
+
+    def undo_status(self, row: Mapping[str, Any]) -> str | None:
+        undo = self.undos.get(row["action_id"])
+        return undo["status"] if undo else None
+
+    def sought_in_vain(self, row: Mapping[str, Any], superseded: list[dict[str, Any]]) -> bool:
+        """Tell whether an action or undo did not find the image, and may find it now.
+
+        It has another ETag, or came back since, or does so now.
+
+        :param superseded: the actions that are about to be taken back
+        """
+        return row["status"] in ("replaced", "gone") and (
+            row["etag"] != self.etag or row["completed_at"] < self._came_back(superseded)
+        )
+
+    def _came_back(self, superseded: list[dict[str, Any]]) -> datetime:
+        quarantines = [row for row in self.actions if row["kind"] == "quarantine"]
+        if any(row in superseded for row in quarantines):
+            return datetime.max.replace(tzinfo=UTC)
+        undone = {row["action_id"] for row in quarantines if row["status"] == UNDONE}
+        times = [undo["completed_at"] for undoes, undo in self.undos.items() if undoes in undone]
+        # An image in quarantine is one of its day without being where it was.
+        if not any(may_be_in_effect(row) for row in quarantines):
+            times.append(self.published_at)
+        return max(times, default=_NEVER)
+
+    def undone_in_vain(self, superseded: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Return the actions whose undo did not find the image, and may find it now."""
+        return [
+            row
+            for row in self.open
+            if row["kind"] != "quarantine"
+            and row["action_id"] in self.undos
+            and self.sought_in_vain(self.undos[row["action_id"]], superseded)
+        ]
+
+    def answer_stands(self, severity: int) -> bool:
+        """Tell whether a verdict of this severity, for lack of an answer, leaves what rests on an answer.
+
+        A milder or equal one does, and any while the image may lie in quarantine: it can't be read there.
+        """
+        return any(severity_of([row]) >= severity for row in self.answered_and_kept) or any(
+            row["kind"] == "quarantine" and _is_answered(row) for row in self.open
+        )
+
+    @property
+    def unfinished_of_answer(self) -> list[dict[str, Any]]:
+        """The actions that the answer asked for which stands, and that failed or nobody knows the end of."""
+        verdicts = {row["verdict"] for row in self.answered_and_kept}
+        return [
+            row
+            for row in self.actions
+            if row["status"] in (REQUESTED, "failed")
+            and row["verdict"] in verdicts
+            and _is_answered(row)
+            and self.undo_status(row) != REQUESTED
+        ]
+
+    @property
+    def answered_and_kept(self) -> list[dict[str, Any]]:
+        """The actions that may be in effect, rest on an answer, and that nobody has begun to take back."""
+        return [row for row in self.open if _is_answered(row) and self.undo_status(row) != REQUESTED]
+
+    @property
+    def undone_by_people(self) -> set[str]:
+        """The kinds that a person has taken back, or is about to."""
+        return {
+            undo["kind"]
+            for undo in self.undos.values()
+            if undo["actor"] != MODLAKE and undo["status"] != "failed"
+        }
+
+
+def _is_answered(row: Mapping[str, Any]) -> bool:
+    return "outcome" not in json.loads(row["detail"])
+
+
+def severity_of(rows: Iterable[Mapping[str, Any]]) -> int:
+    """Return that of the most severe verdict."""
+    return max((Verdict(row["verdict"]).severity for row in rows), default=0)
