@@ -44,7 +44,7 @@ _COUNTS = ("listed", "judged", "reused", "ineligible", "failed", "incomplete", "
 
 class BuildManifestsOperator(AwsBaseOperator[S3ObjectStoreHook]):
     """
-    List a day of uploads and cut it into manifests for bulk analysis.
+    List a day of uploads and cut it into manifests.
 
     Writes manifests, inventory and plan into a run folder of its own under ``work_uri``. Returns the groups
     of shards for bulk analysis to map over, ``[{"plan_uri": …, "group": 0, "shards": [0, 1]}]``, none for an
@@ -71,10 +71,10 @@ class BuildManifestsOperator(AwsBaseOperator[S3ObjectStoreHook]):
         ``content``, of the same ETag and size under any key, which a forger of MD5 can abuse; ``off``. An
         unchanged day is planned as it was published. Needs the Iceberg catalog (templated)
     :param engine: who judges: ``bulk``, media analysis jobs (by default too, without a look at quotas and
-        time); ``sync``, a DetectModerationLabels call for each
-        image; ``auto``, bulk where the account has it, by what it answers, else sync, and both side by side
-        when that meets the deadline and bulk alone does not; estimates then stand on what the lake's table
-        ``jobs`` has recorded, so that it needs the Iceberg catalog (templated)
+        time); ``sync``, a DetectModerationLabels call for each image; ``auto``, bulk where the account has
+        it, by what it answers, else sync, and both side by side when that meets the deadline and bulk alone
+        does not; estimates then stand on what the lake's table ``jobs`` has recorded, so that it needs the
+        Iceberg catalog (templated)
     :param deadline_minutes: within how many minutes the images should be judged; none by default (templated)
     :param detect_requests_per_second: the account's rate of DetectModerationLabels, instead of what Service
         Quotas or AWS's defaults say (templated)

@@ -1,4 +1,4 @@
-"""What StartMediaAnalysisJob last said of the account's access: ``<work>/engines/bulk.json``."""
+"""Whether jobs were denied to the account: ``<work>/engines/bulk.json``."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from modlake.pipeline.s3_uri import as_folder_uri
 if TYPE_CHECKING:
     from modlake.pipeline.object_store import ObjectStore
 
-# A denied Start costs nothing, and permissions are mended: after a while it is asked again.
+# Another denial costs nothing, and permissions are mended: after a while it is asked again.
 DENIAL_HOLDS = timedelta(days=7)
 
 
 def noted_denial(store: ObjectStore, work_uri: str, now: datetime) -> BulkAccess | None:
-    """Return the denial of a Start that still holds, None when there is none; ``now`` is aware."""
+    """Return the denial that still holds, None when there is none; ``now`` is aware."""
     try:
         noted = json.loads(store.read(_uri(work_uri)))
     except ObjectNotFoundError:
@@ -30,7 +30,7 @@ def noted_denial(store: ObjectStore, work_uri: str, now: datetime) -> BulkAccess
 
 
 def note_denial(store: ObjectStore, work_uri: str, now: datetime, message: str) -> None:
-    """Note that a Start was denied, for the plans of the coming days."""
+    """Note that jobs were denied, for the plans of the coming days."""
     _write(store, work_uri, now, is_open=False, message=message)
 
 
