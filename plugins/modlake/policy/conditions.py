@@ -6,12 +6,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property, reduce
 from itertools import accumulate
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from modlake.pipeline.columns import Column
+from modlake.pipeline.columns import Column, in_one_chunk, row_numbers
 from modlake.pipeline.taxonomy import known_labels
 from modlake.policy.patterns import surface_regex, text_regex
 from modlake.policy.policy import (
@@ -58,15 +57,15 @@ class LabelledImages:
 
     def __init__(self, images: pa.Table, labels: pa.Table) -> None:
         self._images = images
-        self._source_ref = _whole(images["source_ref"])
-        image = _whole(pc.index_in(_whole(labels["source_ref"]), value_set=self._source_ref))
+        self._source_ref = in_one_chunk(images["source_ref"])
+        image = in_one_chunk(pc.index_in(in_one_chunk(labels["source_ref"]), value_set=self._source_ref))
         if image.null_count:
             is_of_image: Column = pc.is_valid(image)
             labels = labels.filter(is_of_image)
             image = image.drop_null()
         self._image = image
-        self._label = _whole(labels["label"])
-        self._confidence = _whole(labels["confidence"])
+        self._label = in_one_chunk(labels["label"])
+        self._confidence = in_one_chunk(labels["confidence"])
         self._paths, self._rows_by_path = _rows_by_path(labels)
         self._findings: dict[Condition, Finding] = {}
 
@@ -104,10 +103,10 @@ class LabelledImages:
             case OnSurface(patterns):
                 return Finding(_matches(self._source_ref, surface_regex(patterns)))
             case JudgedByAdapter(patterns):
-                adapter = pc.fill_null(_whole(self._images["adapter_arn"]), BASE_MODEL)
+                adapter = pc.fill_null(in_one_chunk(self._images["adapter_arn"]), BASE_MODEL)
                 return Finding(_matches(adapter, text_regex(patterns)))
             case JudgedByModel(patterns):
-                return Finding(_matches(_whole(self._images["model_version"]), text_regex(patterns)))
+                return Finding(_matches(in_one_chunk(self._images["model_version"]), text_regex(patterns)))
             case Always():
                 return Finding(pa.repeat(pa.scalar(True), self._images.num_rows))
 
@@ -165,11 +164,11 @@ class LabelledImages:
         return Finding(reduce(pc.or_, masks.values()), None, masks)
 
     def _content_type(self, name: str) -> Column:
-        return _whole(self._images[f"{name.lower()}_confidence"])
+        return in_one_chunk(self._images[f"{name.lower()}_confidence"])
 
     @cached_property
     def _numbers(self) -> Column:
-        return row_numbers(self._images.num_rows)
+        return row_numbers(self._images.num_rows).cast(_INT32)
 
 
 def _evidence(numbers: Column, name: str, confidence: Column, mask: Column) -> pa.Table:
@@ -216,7 +215,7 @@ def _rows_by_path(labels: pa.Table) -> tuple[dict[str, Column], list[Column]]:
     path: Column = pa.repeat(pa.scalar(0, pa.int64()), labels.num_rows)
     paths: dict[str, Column] = {}
     for name in _PATH:
-        encoded: Column = _whole(labels[name].cast(pa.string())).dictionary_encode()
+        encoded: Column = in_one_chunk(labels[name].cast(pa.string())).dictionary_encode()
         values: Column = pa.concat_arrays([encoded.dictionary, pa.nulls(1, pa.string())])
         code: Column = pc.fill_null(encoded.indices, len(values) - 1)
         combined: Column = pc.add(pc.multiply(path, len(values)), code.cast(pa.int64()))
@@ -232,13 +231,3 @@ def _rows_by_path(labels: pa.Table) -> tuple[dict[str, Column], list[Column]]:
     lengths: list[int] = pc.struct_field(counts, "counts").to_pylist()
     ends = list(accumulate(lengths))
     return paths, [order.slice(end - length, length) for end, length in zip(ends, lengths, strict=True)]
-
-
-def row_numbers(rows: int) -> Column:
-    """Return 0, 1, 2 and so on."""
-    numbers: Any = pa
-    return numbers.arange(0, rows).cast(pa.int32())
-
-
-def _whole(column: Column) -> Column:
-    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from modlake.pipeline.columns import Column
+from modlake.pipeline.columns import Column, row_numbers
 from modlake.pipeline.outcomes import ANSWERED
-from modlake.policy.conditions import LabelledImages, row_numbers
+from modlake.policy.conditions import LabelledImages
 from modlake.policy.policy import Policy
 
 IMAGE_COLUMNS = (
@@ -79,7 +79,7 @@ def _as_lists(evidence: pa.Table, rows: int) -> Column:
         [("image", "ascending"), ("confidence", "descending"), ("label", "ascending")]
     ).combine_chunks()
     counted = ranked.group_by("image", use_threads=False).aggregate([("image", "count")])
-    place: Column = pc.index_in(row_numbers(rows), value_set=counted["image"].combine_chunks())
+    place: Column = pc.index_in(row_numbers(rows), value_set=counted["image"].cast(pa.int64()))
     counts: Column = counted["image_count"].take(place)
     counts = pc.fill_null(counts, 0)
     ends: Column = pc.cumulative_sum(counts)
