@@ -835,6 +835,7 @@ def test_template_fields_are_arguments(make: Make) -> None:
         ({"client_request_token": "a+b"}, "client_request_token"),
         ({"min_confidence": 101}, "min_confidence"),
         ({"min_confidence": "much"}, "min_confidence is 'much'.*Write a number"),
+        ({"min_confidence": None}, "min_confidence is None.*Write a number"),
         ({"output_prefix": "a b"}, "output_prefix"),
         ({"output_bucket": "s3://results"}, "output_bucket.*without 's3://'"),
         ({"manifest_bucket": "s3://work"}, "manifest_bucket"),

@@ -20,6 +20,7 @@ from modlake.exceptions import ModlakeTransientError
 from modlake.hooks.object_store import S3ObjectStoreHook, explained
 from modlake.hooks.rekognition import InvalidRequestError, RekognitionHook, check_min_confidence, check_text
 from modlake.links.rekognition import MediaAnalysisResultLink, RekognitionMediaAnalysisJobLink
+from modlake.operators.plan_values import is_known_later
 from modlake.pipeline.engines import Engine
 from modlake.pipeline.media_analysis import (
     RETRY_SECONDS,
@@ -466,12 +467,12 @@ class StartMediaAnalysisJobOperator(MediaAnalysisBaseOperator):
         self._check_positive("waiter_delay", waiter_delay, "60")
         self._check_positive("waiter_max_attempts", waiter_max_attempts, "1440")
         self._check_positive("timeout", self.timeout, "timedelta(hours=24)")
-        self._check_fields(only=_is_written_out)
+        self._check_fields(known_now=True)
 
     def _run(
         self, context: Context, *, deadline: datetime, first_generations: Mapping[str, int]
     ) -> dict[str, Any]:
-        self._check_fields(only=lambda value: value is not None)
+        self._check_fields()
         analysis = self._analysis(TaskJobMemory(context.get("task_state_store")))
         reconciler = self._bring_about(
             context,
@@ -494,18 +495,19 @@ class StartMediaAnalysisJobOperator(MediaAnalysisBaseOperator):
         self.log.info("Media analysis job of %s: %s", analysis.name, pointers)
         return pointers
 
-    def _check_fields(self, *, only: Callable[[Any], bool]) -> None:
+    def _check_fields(self, *, known_now: bool = False) -> None:
+        """Check all fields that are given, or those of them that no template and no other task fills in."""
         for name, member in _TEXT_FIELDS.items():
             value = getattr(self, name)
-            if only(value):
+            if value is not None and not (known_now and is_known_later(value)):
                 check_text(member, value, written_as=f"Task {self.task_id!r}: {name}")
-        if only(self.min_confidence):
+        if not (known_now and is_known_later(self.min_confidence)):
             check_min_confidence(self._confidence(), written_as=f"Task {self.task_id!r}: min_confidence")
 
     def _confidence(self) -> float:
         try:
             return float(self.min_confidence)
-        except ValueError as error:
+        except (TypeError, ValueError) as error:
             raise InvalidRequestError(
                 f"Task {self.task_id!r}: min_confidence is {self.min_confidence!r}. Write a number, 0 to 100."
             ) from error
@@ -561,13 +563,6 @@ class StartMediaAnalysisJobOperator(MediaAnalysisBaseOperator):
 
     def _result_place(self) -> tuple[str, str]:
         return self.output_bucket, self.output_prefix
-
-
-def _is_written_out(value: object) -> bool:
-    """Tell whether a value is known when the DAG is parsed: no template, no output of another task."""
-    if isinstance(value, str):
-        return "{{" not in value and "{%" not in value
-    return isinstance(value, float | int)
 
 
 def _object_uri(place: Mapping[str, Any] | None) -> str | None:

@@ -28,6 +28,7 @@ from modlake.hooks.rekognition import (
     check_text,
     typed_error,
 )
+from modlake.operators.plan_values import is_known_later
 from modlake.pipeline.engines import Engine
 from modlake.pipeline.media_analysis import MediaAnalysisReconciler, analysis_of
 from modlake.pipeline.quotas import default_quotas
@@ -118,7 +119,8 @@ class DetectModerationLabelsOperator(AwsBaseOperator[RekognitionHook]):
         self.rate_share = rate_share
         self._judge: SynchronousJudge | None = None
         for name in ("account_requests_per_second", "rate_share"):
-            if _is_written_out(getattr(self, name)):
+            value = getattr(self, name)
+            if not is_known_later(value) and value not in {None, ""}:
                 self._positive(name)
 
     def execute(self, context: Context) -> dict[str, Any]:
@@ -345,10 +347,3 @@ def _check_parameters(parameters: AnalysisParameters) -> None:
     check_min_confidence(parameters.min_confidence, written_as="The plan's min_confidence")
     if parameters.adapter_arn is not None:
         check_text("ProjectVersion", parameters.adapter_arn, written_as="The plan's adapter_arn")
-
-
-def _is_written_out(value: object) -> bool:
-    """Tell whether a value is known when the DAG is parsed: no template, no output of another task."""
-    if isinstance(value, str):
-        return bool(value) and "{{" not in value and "{%" not in value
-    return isinstance(value, float | int)
