@@ -32,7 +32,7 @@ from modlake.pipeline.media_analysis import (
     duration_seconds,
     unstoppable,
 )
-from modlake.pipeline.s3_uri import split_s3_uri
+from modlake.pipeline.s3_uri import s3_object_uri, split_s3_uri
 from modlake.pipeline.submissions import MemorySubmissionLedger, client_request_token, digest
 from modlake.retries import never_retry_terminal_errors
 from modlake.triggers.rekognition import ManifestGroupAnalysedTrigger, MediaAnalysisJobCompletedTrigger
@@ -488,8 +488,8 @@ class StartMediaAnalysisJobOperator(MediaAnalysisBaseOperator):
             "job_id": job["JobId"],
             "status": job["Status"],
             "manifest_uri": analysis.name,
-            "results_uri": _object_uri(job.get("Results")),
-            "summary_uri": _object_uri(job.get("ManifestSummary")),
+            "results_uri": s3_object_uri(job.get("Results")),
+            "summary_uri": s3_object_uri(job.get("ManifestSummary")),
             "model_version": job.get("Results", {}).get("ModelVersions", {}).get("Moderation"),
         }
         self.log.info("Media analysis job of %s: %s", analysis.name, pointers)
@@ -563,8 +563,3 @@ class StartMediaAnalysisJobOperator(MediaAnalysisBaseOperator):
 
     def _result_place(self) -> tuple[str, str]:
         return self.output_bucket, self.output_prefix
-
-
-def _object_uri(place: Mapping[str, Any] | None) -> str | None:
-    s3_object = (place or {}).get("S3Object")
-    return f"s3://{s3_object['Bucket']}/{s3_object['Name']}" if s3_object else None

@@ -10,6 +10,7 @@ from typing import Any
 from modlake.exceptions import ModlakeTerminalError
 from modlake.pipeline.object_store import ObjectNotFoundError, ObjectStore
 from modlake.pipeline.plan import Plan
+from modlake.pipeline.s3_uri import s3_object_uri
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,15 +28,15 @@ class JobRecord:
 
     @property
     def results_uri(self) -> str | None:
-        return _object_uri(self.job.get("Results"))
+        return s3_object_uri(self.job.get("Results"))
 
     @property
     def summary_uri(self) -> str | None:
-        return _object_uri(self.job.get("ManifestSummary"))
+        return s3_object_uri(self.job.get("ManifestSummary"))
 
     @property
     def manifest_uri(self) -> str | None:
-        return _object_uri(self.job.get("Input"))
+        return s3_object_uri(self.job.get("Input"))
 
     @property
     def adapter_arn(self) -> str | None:
@@ -90,11 +91,6 @@ def read_finished_job(store: ObjectStore, plan: Plan, shard: int, retry: int = 0
             f"{job.get('Status', 'not started')}, not SUCCEEDED. Clear the analyse task of its group."
         )
     return JobRecord(shard=shard, retry=retry, engine=record["engine"], job_id=record["job_id"], job=job)
-
-
-def _object_uri(place: dict[str, Any] | None) -> str | None:
-    s3_object = (place or {}).get("S3Object")
-    return f"s3://{s3_object['Bucket']}/{s3_object['Name']}" if s3_object else None
 
 
 def _time(text: str | None) -> datetime | None:

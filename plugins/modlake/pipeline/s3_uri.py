@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from modlake.exceptions import ModlakeTerminalError
 
 _SCHEME = "s3://"
@@ -22,3 +25,9 @@ def as_folder_uri(uri: str) -> str:
     """Return the URI with exactly the one trailing slash that lets names be appended."""
     split_s3_uri(uri)
     return uri if uri.endswith("/") else f"{uri}/"
+
+
+def s3_object_uri(place: Mapping[str, Any] | None) -> str | None:
+    """Return the URI of the ``S3Object`` in a member of Rekognition's answers, None where it has none."""
+    s3_object = (place or {}).get("S3Object")
+    return f"s3://{s3_object['Bucket']}/{s3_object['Name']}" if s3_object else None

@@ -25,7 +25,7 @@ from modlake.lake.maintenance.run_folders import (
 from modlake.lake.maintenance.store import DeletableStore
 from modlake.lake.schemas import IMAGES_TABLE, JOBS_TABLE, LABELS_TABLE, RUNS_TABLE
 from modlake.pipeline.object_store import ListedObject
-from modlake.pipeline.s3_uri import as_folder_uri
+from modlake.pipeline.s3_uri import as_folder_uri, s3_object_uri
 
 _LANDED_TABLES = (IMAGES_TABLE.name, LABELS_TABLE.name)
 _POINTERS = ("manifest_uri", "results_uri", "summary_uri")
@@ -151,8 +151,7 @@ def _named_by_records(store: DeletableStore, runs: Iterable[RunContents]) -> set
         for each in run.objects:
             if each.source_ref.startswith(f"{run.folder.uri}jobs/"):
                 job = json.loads(store.read(each.source_ref)).get("job") or {}
-                places = [job[name]["S3Object"] for name in _PLACES if name in job]
-                named |= {f"s3://{place['Bucket']}/{place['Name']}" for place in places}
+                named |= {uri for name in _PLACES if (uri := s3_object_uri(job.get(name)))}
     return named
 
 
