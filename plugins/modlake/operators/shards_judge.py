@@ -13,7 +13,7 @@ from modlake.hooks.rekognition import BulkAnalysisDeniedError, RekognitionHook
 from modlake.pipeline.bulk_access import note_access, note_denial, noted_denial
 from modlake.pipeline.engine_claims import Claim, JudgedSynchronouslyError, engine_of, latest_submissions
 from modlake.pipeline.engines import Engine, EngineChoice
-from modlake.pipeline.media_analysis import FAILED, NAME_SEARCH_PAGES, NoJobSlotError, shard_name
+from modlake.pipeline.media_analysis import FAILED, NAME_SEARCH_PAGES, NoJobSlotError
 
 if TYPE_CHECKING:
     from modlake.pipeline.object_store import ObjectStore
@@ -169,8 +169,7 @@ class ShardsJudge:
             return False
         elif (job_id := self._job_of(submission)) is not None:
             claim.settle(submission, job_id)
-            name = shard_name(shard.shard, shard.retry)
-            self.report(f"{name}: job {job_id} had been started, and is awaited")
+            self.report(f"{shard.name}: job {job_id} had been started, and is awaited")
         else:
             self._engines[key] = claim.take_for_single_calls(submission.generation + 1)
         return True

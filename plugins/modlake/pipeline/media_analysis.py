@@ -488,10 +488,6 @@ def duration_seconds(job: Mapping[str, Any]) -> float:
     return max(0.0, (ended - started).total_seconds()) if started and ended else 0.0
 
 
-def shard_name(shard: int, retry: int = 0) -> str:
-    return f"shard {shard:05d}, retry {retry}" if retry else f"shard {shard:05d}"
-
-
 def analysis_of(store: ObjectStore, plan: Plan, shard: Shard, memory: JobMemory) -> Analysis:
     """Return the analysis of a shard, or of a retry of some of its images."""
     identity = fingerprint(shard.images_sha256, plan.parameters, shard.retry)
@@ -513,7 +509,7 @@ def analysis_of(store: ObjectStore, plan: Plan, shard: Shard, memory: JobMemory)
             store.write(plan.folder.job_uri(shard.shard, shard.retry), body, if_absent=not has_ended(job))
 
     return Analysis(
-        name=shard_name(shard.shard, shard.retry),
+        name=shard.name,
         fingerprint=identity,
         request_for=lambda generation: start_request(plan, shard, identity, generation),
         ledger=StoredSubmissionLedger(store, plan.folder.work_uri, identity, memory),

@@ -69,6 +69,11 @@ class Shard:
     retry: int = 0
     engine: str = Engine.BULK.value
 
+    @property
+    def name(self) -> str:
+        """What logs and errors call it."""
+        return f"shard {self.shard:05d}" + (f", retry {self.retry}" if self.retry else "")
+
 
 @dataclass(frozen=True, slots=True)
 class ReusedBatch:

@@ -56,8 +56,7 @@ class ShardAnalysis:
 
     @property
     def name(self) -> str:
-        tried = f", retry {self._shard.retry}" if self._shard.retry else ""
-        return f"shard {self._shard.shard:05d}{tried}"
+        return self._shard.name
 
     @property
     def image_count(self) -> int:
