@@ -6,20 +6,16 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 from pyiceberg.catalog import Catalog
-from pyiceberg.exceptions import CommitFailedException, CommitStateUnknownException
 from pyiceberg.table import Table
 from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.table.snapshots import Snapshot
-from sqlalchemy.exc import OperationalError
-from tenacity import RetryError, retry, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
-from modlake.exceptions import ModlakeTransientError
+from modlake.lake.days import until_committed
 from modlake.lake.maintenance.findings import SAMPLES, Finding
 from modlake.lake.maintenance.policy import MaintenancePolicy
 from modlake.lake.maintenance.references import load_tables, table_name
 from modlake.lake.schemas import RUNS_TABLE
 
-_ATTEMPTS = 8
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
 
@@ -68,24 +64,15 @@ def expire_snapshots(
 def _expire(
     catalog: Catalog, table: Table, policy: MaintenancePolicy, now: datetime, published: set[int]
 ) -> Finding:
-    commit = retry(
-        retry=retry_if_exception_type((CommitFailedException, CommitStateUnknownException, OperationalError)),
-        stop=stop_after_attempt(_ATTEMPTS),
-        wait=wait_random_exponential(multiplier=0.2, max=10),
-    )(_commit)
-    total = len(table.metadata.snapshots)
-    try:
-        expired = commit(catalog, table, policy, now)
-    except RetryError as error:
-        raise ModlakeTransientError(
-            f"The snapshots of {table_name(table)} could not be expired: other writers were faster "
-            f"{_ATTEMPTS} times. Try again when fewer days are published."
-        ) from error
+    expired, _ = until_committed(
+        lambda: _commit(catalog, table, policy, now),
+        f"The snapshots of {table_name(table)} could not be expired",
+    )
     named = len(published.intersection(snapshot.snapshot_id for snapshot in expired))
     return Finding(
         scope=table_name(table),
         kind="snapshots",
-        total=total,
+        total=len(table.metadata.snapshots),
         found=len(expired),
         oldest=_EPOCH + expired[0].timestamp_ms * _MILLISECOND if expired else None,
         samples=[str(snapshot.snapshot_id) for snapshot in expired[:SAMPLES]],
