@@ -74,6 +74,12 @@ def of_day(day: date) -> str:
     return f"day = '{day.isoformat()}'"
 
 
+def day_of(file: DataFile) -> date:
+    """Return the day of a data file's partition."""
+    value: int | date = file.partition[0]
+    return value if isinstance(value, date) else _EPOCH + timedelta(days=value)
+
+
 def replace_with_rows(table: Table, day: date, rows: pa.Table, properties: dict[str, str]) -> int | None:
     """Let the day consist of these rows; return the snapshot, None when the table never had any."""
     with table.transaction() as transaction:
@@ -114,9 +120,8 @@ def _describe_file(table: Table, uri: str, day: date, mend: str) -> DataFile:
         raise ModlakeTerminalError(
             f"{uri} can't become part of {table.name()[-1]}: {error}. {mend}"
         ) from error
-    partition_day = _EPOCH + timedelta(days=file.partition[0])
-    if partition_day != day:
-        raise ModlakeTerminalError(f"{uri} holds rows of {partition_day}, not of {day}. {mend}")
+    if day_of(file) != day:
+        raise ModlakeTerminalError(f"{uri} holds rows of {day_of(file)}, not of {day}. {mend}")
     return file
 
 

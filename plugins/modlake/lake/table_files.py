@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
-from datetime import date, timedelta
+from datetime import date
 from functools import partial
 from typing import Any
 
@@ -22,6 +22,7 @@ from pyiceberg.schema import Schema
 from pyiceberg.table import FileScanTask, Table
 from pyiceberg.transforms import IdentityTransform
 
+from modlake.lake.days import day_of
 from modlake.lake.filters import all_of, between, equal_to
 from modlake.pipeline.columns import Column
 from modlake.pipeline.side_by_side import side_by_side
@@ -43,8 +44,7 @@ class FileStatistics:
     @property
     def day(self) -> date:
         """The day of its partition."""
-        value: int | date = self._file.partition[0]
-        return value if isinstance(value, date) else date(1970, 1, 1) + timedelta(days=value)
+        return day_of(self._file)
 
     def lowest(self, column: str) -> bytes:
         """The least text in it, as far as that is known."""

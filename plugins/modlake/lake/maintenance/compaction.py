@@ -6,7 +6,7 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from time import monotonic
 from uuid import uuid4
 
@@ -23,7 +23,7 @@ from pyiceberg.transforms import IdentityTransform
 from pyiceberg.typedef import Identifier
 
 from modlake.exceptions import ModlakeTerminalError, ModlakeTransientError
-from modlake.lake.days import of_day, until_committed
+from modlake.lake.days import day_of, of_day, until_committed
 from modlake.lake.maintenance.findings import SAMPLES, Finding
 from modlake.lake.maintenance.policy import MaintenancePolicy
 from modlake.lake.maintenance.references import load_tables, table_name
@@ -38,7 +38,6 @@ _NOT_COMMITTED = (CommitFailedException, ValidationException)
 
 _SORT_COLUMN = "source_ref"
 _ROWS_PER_SLICE = 100_000
-_EPOCH = date(1970, 1, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +116,7 @@ def _plan(tasks: list[FileScanTask], target_bytes: int) -> list[_DayRewrite]:
     for task in tasks:
         # What has row-level deletes was not written by Modlake: it is left to the engine that did.
         if task.file.file_size_in_bytes < target_bytes * _SMALL and not task.delete_files:
-            by_day[_day_of(task.file)].append(task)
+            by_day[day_of(task.file)].append(task)
     rewrites = [
         _DayRewrite(day, list(_pack(small, target_bytes)))
         for day, small in sorted(by_day.items())
@@ -139,11 +138,6 @@ def _pack(tasks: list[FileScanTask], target_bytes: int) -> Iterator[list[FileSca
         size += task.file.file_size_in_bytes
     if len(group) > 1:
         yield group
-
-
-def _day_of(file: DataFile) -> date:
-    value = file.partition[0]
-    return value if isinstance(value, date) else _EPOCH + timedelta(days=value)
 
 
 def _compact_day(catalog: Catalog, table_id: Identifier, day: date, target_bytes: int) -> int:
