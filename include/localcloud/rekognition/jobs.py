@@ -113,7 +113,6 @@ class JobStore:
         self._lock = threading.RLock()
         self._connection.execute("PRAGMA journal_mode = WAL")
         self._connection.executescript(_SCHEMA)
-        self._renew_bill()
 
     def close(self) -> None:
         with self._lock:
@@ -277,20 +276,6 @@ class JobStore:
                 message,
             )
             self._connection.execute("DELETE FROM progress WHERE job_id = ?", (job_id,))
-
-    def _renew_bill(self) -> None:
-        """Bring a bill of version 0.1 into today's shape."""
-        columns = {row["name"] for row in self._all("PRAGMA table_info(bill)")}
-        if "sha256" in columns:
-            return
-        with self._transaction():
-            self._connection.execute("ALTER TABLE bill RENAME TO old_bill")
-            self._connection.execute(_SCHEMA[_SCHEMA.index("CREATE TABLE IF NOT EXISTS bill") :])
-            self._connection.execute(
-                "INSERT INTO bill (job_id, line_number, source_ref, billed_at) "
-                "SELECT job_id, line_number, source_ref, billed_at FROM old_bill"
-            )
-            self._connection.execute("DROP TABLE old_bill")
 
     def _update(self, job_id: str, assignments: str, *values: Any) -> None:
         with self._lock:

@@ -125,19 +125,3 @@ def test_pages_are_newest_first(store: JobStore) -> None:
     first = store.page(None, 2)
     assert [job.number for job in first] == numbers[:2:-1]
     assert [job.number for job in store.page(first[-1].number, 10)] == numbers[2::-1]
-
-
-def test_a_bill_of_version_0_1_is_kept(path: Path) -> None:
-    with sqlite3.connect(path) as database:
-        database.execute(
-            "CREATE TABLE bill "
-            "(job_id TEXT NOT NULL, line_number INTEGER NOT NULL, source_ref TEXT NOT NULL, "
-            "billed_at REAL NOT NULL, PRIMARY KEY (job_id, line_number)) WITHOUT ROWID"
-        )
-        database.execute("INSERT INTO bill VALUES ('job', 1, 's3://b/1', 1.0)")
-    for _ in range(2):
-        store = JobStore(path)
-        assert [(image.job_id, image.source_ref, image.sha256) for image in store.billed()] == [
-            ("job", "s3://b/1", None)
-        ]
-        store.close()
