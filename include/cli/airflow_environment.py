@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +18,9 @@ from localcloud.settings import CloudSettings
 POOLS = CHECKOUT / "include" / "airflow" / "pools.json"
 
 
-def airflow_environment(
-    settings: Settings, cloud: CloudSettings, database: Postgres, environment: Mapping[str, str] | None = None
-) -> dict[str, str]:
-    """The whole environment for `airflow …`: the given one (default: this process's) and our settings."""
-    inherited = dict(os.environ if environment is None else environment)
+def airflow_environment(settings: Settings, cloud: CloudSettings, database: Postgres) -> dict[str, str]:
+    """The whole environment for `airflow …`: that of this process and our settings."""
+    inherited = dict(os.environ)
     # Airflow's side must live from plugins/ alone, which Airflow itself puts on the path.
     inherited.pop("PYTHONPATH", None)
     programs = Path(sys.executable).parent
@@ -78,8 +75,8 @@ def connections(cloud: CloudSettings) -> dict[str, dict[str, Any]]:
                 {
                     "region_name": cloud.region,
                     "service_config": {
-                        "s3": {"endpoint_url": f"http://127.0.0.1:{cloud.s3_port}"},
-                        "rekognition": {"endpoint_url": f"http://127.0.0.1:{cloud.rekognition_port}"},
+                        "s3": {"endpoint_url": cloud.s3_endpoint},
+                        "rekognition": {"endpoint_url": cloud.rekognition_endpoint},
                     },
                     "config_kwargs": {"s3": {"addressing_style": "path"}},
                 }

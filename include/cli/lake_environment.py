@@ -23,7 +23,7 @@ def lake_environment(cloud: CloudSettings, environment: Mapping[str, str]) -> di
         PREFIX + "TYPE": "sql",
         PREFIX + "URI": f"sqlite:///{cloud.home / 'catalog.db'}",
         PREFIX + "WAREHOUSE": f"s3://{LAKE_BUCKET}/warehouse",
-        PREFIX + "S3__ENDPOINT": f"http://127.0.0.1:{cloud.s3_port}",
+        PREFIX + "S3__ENDPOINT": cloud.s3_endpoint,
         PREFIX + "S3__ACCESS_KEY_ID": cloud.access_key,
         PREFIX + "S3__SECRET_ACCESS_KEY": cloud.secret_key,
         PREFIX + "S3__REGION": cloud.region,

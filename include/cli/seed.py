@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -33,14 +32,12 @@ Report = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class SeedResult:
-    """What the day holds now (`by_kind` sums up to `images`) and what was done to get there, in objects."""
+    """What the day holds now, and what was done to get there, in objects."""
 
-    day: date
     images: int
     uploaded: int
     skipped: int
     deleted: int
-    by_kind: dict[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,14 +82,7 @@ def seed_day(s3: S3Client, home: Path, day: date, images: int, report: Report) -
         _upload(s3, pending, lambda done: report((2 * images - len(pending) + done) // 2, images))
     _mark_complete(s3, marker, {"day": day.isoformat(), "images": images})
     report(images, images)
-    return SeedResult(
-        day=day,
-        images=images,
-        uploaded=len(pending),
-        skipped=images - len(pending),
-        deleted=len(stale),
-        by_kind=dict(Counter(one.kind for one in objects)),
-    )
+    return SeedResult(images, uploaded=len(pending), skipped=images - len(pending), deleted=len(stale))
 
 
 def s3_client(environment: Mapping[str, str]) -> S3Client:

@@ -24,15 +24,15 @@ class Sample:
     answer: dict[str, Any] | None
 
 
-def load_samples(folder: Path = SAMPLE_IMAGES) -> list[Sample]:
+def load_samples() -> list[Sample]:
     """All sample images in the order of their names, as RGB pictures."""
-    answers: dict[str, dict[str, Any]] = json.loads((folder / "labels.json").read_bytes())["answers"]
+    answers: dict[str, dict[str, Any]] = json.loads((SAMPLE_IMAGES / "labels.json").read_bytes())["answers"]
     samples = []
-    for path in sorted(folder.rglob("*")):
+    for path in sorted(SAMPLE_IMAGES.rglob("*")):
         if path.suffix in {".jpg", ".png"}:
             body = path.read_bytes()
             picture = Image.open(io.BytesIO(body)).convert("RGB")
-            name = path.relative_to(folder).as_posix()
+            name = path.relative_to(SAMPLE_IMAGES).as_posix()
             samples.append(Sample(name, picture, answers.get(sha256(body).hexdigest())))
     return samples
 

@@ -17,6 +17,7 @@ from localcloud.errors import LocalCloudError
 from localcloud.ports import why_taken
 
 _LOG_LIMIT_BYTES = 20_000_000
+_LOG_TAIL_LINES = 15
 _CREATE_TIME_TOLERANCE_SECONDS = 1.0
 
 
@@ -126,9 +127,9 @@ class Daemon:
         )
         draft.replace(self.pid_file)
 
-    def _log_tail(self, lines: int = 15) -> str:
+    def _log_tail(self) -> str:
         text = self.log_file.read_text(encoding="utf-8", errors="replace")
-        return "\n".join(text.splitlines()[-lines:])
+        return "\n".join(text.splitlines()[-_LOG_TAIL_LINES:])
 
 
 def _alive(process: psutil.Process) -> bool:

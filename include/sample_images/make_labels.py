@@ -21,10 +21,10 @@ class TaxonomyNode(TypedDict):
     level: int
 
 
-def answer_book(folder: Path = FOLDER) -> dict[str, Any]:
+def answer_book() -> dict[str, Any]:
     """labels.json as answers.csv says: {"model_version", "answers": {SHA-256 of a file: its answer}}."""
     labels_by_file: dict[str, dict[str, float]] = {}
-    with (folder / "answers.csv").open(encoding="utf-8", newline="") as table:
+    with (FOLDER / "answers.csv").open(encoding="utf-8", newline="") as table:
         for row in csv.DictReader(table):
             labels = labels_by_file.setdefault(row["file"], {})
             if row["label"]:
@@ -33,7 +33,7 @@ def answer_book(folder: Path = FOLDER) -> dict[str, Any]:
     return {
         "model_version": MODEL_VERSION,
         "answers": {
-            hashlib.sha256((folder / file).read_bytes()).hexdigest(): {
+            hashlib.sha256((FOLDER / file).read_bytes()).hexdigest(): {
                 "file": file,
                 "ModerationLabels": _moderation_labels(labels, taxonomy),
                 "ContentTypes": [

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import asdict
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from modlake.policy.approval import approval_body, approval_subject, console_safe
+from modlake.policy.approval import approval_body, approval_subject, as_code
 from modlake.policy.brake import Excess, Move, ShareHistory, Tally, find_excesses
 from modlake.policy.intents import Intent
 from modlake.policy.policy import Brake
@@ -163,7 +164,7 @@ def enforcement(moves: list[Excess]) -> dict[str, Any]:
         "day": DAY.isoformat(),
         "images": IMAGES,
         "intents": {"tag": 60, "quarantine": 60},
-        "held": [move.to_dict() for move in moves],
+        "held": [asdict(move) for move in moves],
         "rules": {"house": {"nudity": "Nudity | sex", "hate": ""}},
     }
 
@@ -251,7 +252,7 @@ def test_actions_are_told_in_words() -> None:
 
 
 def test_names_cannot_leave_their_place_in_the_request() -> None:
-    assert console_safe("s3://b/a`b\n](http://x) é%.jpg") == "`s3://b/a%60b%0A](http://x) %C3%A9%25.jpg`"
+    assert as_code("s3://b/a`b\n](http://x) é%.jpg") == "`s3://b/a%60b%0A](http://x) %C3%A9%25.jpg`"
     moves = held(intents(5, rule="a|b](x)`\n#"), Brake(max_images=1))
     body = approval_body(enforcement(moves), "s3://work/e")
     assert r"| a\|b\]\(x\)\` \# |" in body

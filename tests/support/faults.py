@@ -154,10 +154,6 @@ class World:
         _, kind, subject = found[0]
         return kind, subject
 
-    @property
-    def fault_count(self) -> int:
-        return sum(self.ledger.counts().values())
-
     def _count_kill(self, name: str) -> None:
         self.kills[name] = self.kills.get(name, 0) + 1
 

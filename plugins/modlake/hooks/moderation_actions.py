@@ -54,6 +54,7 @@ _CHANGED = {"412", "PreconditionFailed", "ConditionalRequestConflict"}
 _QUEUE_REGION = re.compile(r"https://sqs\.([a-z0-9-]+)\.amazonaws\.com(?:\.cn)?/")
 _WHSEC = "whsec_"
 _WEBHOOK_KEY_BYTES = range(24, 65)
+_WEBHOOK_SECONDS = 10.0
 
 
 class ModeratedObjectsHook(S3ObjectStoreHook):
@@ -245,13 +246,9 @@ class WebhookHook(BaseHook):
     :param conn_id: an Airflow connection of type HTTP
     """
 
-    conn_name_attr = "conn_id"
-    hook_name = "Modlake webhook"
-
-    def __init__(self, conn_id: str = "modlake_webhook", timeout_seconds: float = 10.0) -> None:
+    def __init__(self, conn_id: str = "modlake_webhook") -> None:
         super().__init__()
         self.conn_id = conn_id
-        self._timeout_seconds = timeout_seconds
 
     def get_conn(self) -> httpx.Client:
         return self._client
@@ -301,7 +298,7 @@ class WebhookHook(BaseHook):
 
     @cached_property
     def _client(self) -> httpx.Client:
-        return httpx.Client(timeout=self._timeout_seconds, follow_redirects=False)
+        return httpx.Client(timeout=_WEBHOOK_SECONDS, follow_redirects=False)
 
     @cached_property
     def _connection(self) -> Any:
@@ -423,7 +420,7 @@ def _conditions(uri: str) -> Iterator[None]:
             code = _code(error.__cause__)
             if code in _CHANGED:
                 raise ObjectChangedError(f"{uri} was changed meanwhile: look again.") from error
-            if code in _ABSENT - {"NoSuchBucket"}:
+            if code in _ABSENT:
                 raise ObjectNotFoundError(f"{uri} is not there any more: nothing is to be done.") from error
         raise
 

@@ -52,7 +52,7 @@ def approval_body(enforcement: Mapping[str, Any], enforcement_uri: str) -> str:
     lines += [
         "",
         "Open samples by their names, where your access is logged. The story of one: `./modlake why s3://…`. "
-        f"All of them: the table `decisions`, and `intents/` beside {console_safe(enforcement_uri)}.",
+        f"All of them: the table `decisions`, and `intents/` beside {as_code(enforcement_uri)}.",
     ]
     return "\n".join(lines)
 
@@ -150,7 +150,7 @@ def _samples(move: Mapping[str, Any], descriptions: Mapping[str, str]) -> Iterat
     yield ""
     for sample in move["samples"]:
         labels = ", ".join(_label(each) for each in sample["labels"])
-        yield f"- {console_safe(sample['source_ref'])}" + (f": {labels}" if labels else "")
+        yield f"- {as_code(sample['source_ref'])}" + (f": {labels}" if labels else "")
 
 
 def _what_happens(intents: Mapping[str, int]) -> str:
@@ -172,7 +172,7 @@ def _label(label: Mapping[str, Any]) -> str:
     return f"{_text(label['label'])} {confidence}"
 
 
-def console_safe(uri: str) -> str:
+def as_code(uri: str) -> str:
     """Return an object's name as code that shows the same everywhere: no link, no control characters."""
     return f"`{quote(uri, safe=_PRINTABLE)}`"
 

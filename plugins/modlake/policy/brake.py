@@ -6,7 +6,7 @@ import hashlib
 from bisect import insort
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from itertools import groupby
 from math import sqrt
 from operator import itemgetter
@@ -109,9 +109,6 @@ class Excess:
     recent: list[dict[str, Any]]
     rules: list[dict[str, Any]]
     samples: list[dict[str, Any]]
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 class ShareHistory:
