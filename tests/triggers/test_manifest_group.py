@@ -15,7 +15,8 @@ from airflow.models.trigger import Trigger
 from modlake.pipeline.media_analysis import RETRY_SECONDS
 from modlake.pipeline.submissions import fingerprint
 from modlake.triggers import rekognition as module
-from modlake.triggers.rekognition import MINIMUM_AGE_SECONDS, ManifestGroupAnalysedTrigger
+from modlake.triggers.aws import MINIMUM_AGE_SECONDS
+from modlake.triggers.rekognition import ManifestGroupAnalysedTrigger
 from tests.pipeline.test_media_analysis import make_plan
 from tests.support.fake_rekognition import FakeRekognition, FakeTime
 from tests.support.memory_store import MemoryObjectStore

@@ -11,7 +11,8 @@ import pytest
 from airflow.models.trigger import Trigger
 
 from modlake.hooks.rekognition import RekognitionHook
-from modlake.triggers.rekognition import MINIMUM_AGE_SECONDS, MediaAnalysisJobCompletedTrigger
+from modlake.triggers.aws import MINIMUM_AGE_SECONDS
+from modlake.triggers.rekognition import MediaAnalysisJobCompletedTrigger
 from tests.support.fake_rekognition import FakeRekognition, FakeTime, connection_to, served
 
 HOOK_SETTINGS: dict[str, Any] = {

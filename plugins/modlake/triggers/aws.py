@@ -6,6 +6,9 @@ from typing import Any
 
 from airflow.triggers.base import BaseTrigger
 
+MINIMUM_AGE_SECONDS = 20.0
+"""Airflow 3.3.2 fails a task whose trigger fires within some seconds of the deferral: never fire sooner."""
+
 
 class AwsTrigger(BaseTrigger):
     """

@@ -25,13 +25,10 @@ from modlake.pipeline.media_analysis import (
     has_ended,
     unstoppable,
 )
-from modlake.triggers.aws import AwsTrigger
+from modlake.triggers.aws import MINIMUM_AGE_SECONDS, AwsTrigger
 
 if TYPE_CHECKING:
     from modlake.pipeline.media_analysis import Progress
-
-MINIMUM_AGE_SECONDS = 20
-"""Airflow 3.3.2 fails a task whose trigger fires within some seconds of the deferral: never fire sooner."""
 
 
 class MediaAnalysisJobCompletedTrigger(AwsTrigger):

@@ -14,10 +14,7 @@ from modlake.exceptions import ModlakeTerminalError, ModlakeTransientError
 from modlake.hooks.object_store import S3ObjectStoreHook, exact_listing, explained, names_object
 from modlake.pipeline.day import end_of_day, parse_day
 from modlake.pipeline.s3_uri import split_s3_uri
-from modlake.triggers.aws import AwsTrigger
-
-# Airflow 3.3.2 fails a task whose trigger fires before the scheduler heard that its first half ended.
-MINIMUM_AGE_SECONDS = 20.0
+from modlake.triggers.aws import MINIMUM_AGE_SECONDS, AwsTrigger
 
 
 def seconds_to_settle(day: date, newest: datetime | None, settle_time: timedelta) -> float:
