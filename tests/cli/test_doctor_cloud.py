@@ -29,6 +29,7 @@ from cli.lake_environment import PREFIX, lake_environment
 from cli.settings import Settings
 from localcloud.settings import CloudSettings
 from modlake.exceptions import ModlakeTerminalError
+from modlake.pipeline.quotas import CONCURRENT_JOBS_CODE
 from tests.support.cloud import running_cloud
 
 pytestmark = pytest.mark.integration
@@ -380,8 +381,9 @@ def test_quota_comes_from_service_quotas_when_readable(
     installation = installed(_environment(cloud, aws))
 
     default = next(pools.check(installation))
-    aws.answers["GetServiceQuota"] = (200, {"Quota": {"Value": 7.0}})
-    told = next(pools.check(installation))
+    jobs = {"QuotaCode": CONCURRENT_JOBS_CODE, "QuotaName": "Concurrent Media Analysis jobs", "Value": 7.0}
+    aws.answers["ListServiceQuotas"] = (200, {"Quotas": [jobs]})
+    told = next(pools.check(replace(installation)))  # another one, that has not asked yet
 
     assert "quota 20 (AWS's default" in default.seen
     assert default.status is Status.ok

@@ -23,6 +23,7 @@ from modlake.exceptions import ModlakeTerminalError
 if TYPE_CHECKING:
     from modlake.hooks.object_store import S3ObjectStoreHook
     from modlake.hooks.rekognition import RekognitionHook
+    from modlake.pipeline.quotas import Quotas
 
 CONNECTIONS = "AIRFLOW_CONN_"
 CONNECTION = f"{CONNECTIONS}AWS_DEFAULT"
@@ -92,6 +93,13 @@ class Installation:
         from modlake.hooks.rekognition import RekognitionHook
 
         return RekognitionHook(aws_conn_id=self.connection_id, config=self._patient(RekognitionHook))
+
+    @cached_property
+    def quotas(self) -> Quotas:
+        """What the account may use at once, as plans find it out."""
+        from modlake.hooks.service_quotas import ServiceQuotasHook
+
+        return ServiceQuotasHook(aws_conn_id=self.connection_id).rekognition_quotas(self.rekognition)
 
     @property
     def region(self) -> str:

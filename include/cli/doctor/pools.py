@@ -6,15 +6,13 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 
-from botocore.exceptions import BotoCoreError, ClientError
-
 from cli.doctor.airflow_records import Pool
 from cli.doctor.findings import Finding, Status, failed, failure, ok, warning
 from cli.doctor.installation import Installation
 from cli.doctor.variables import OPTIONAL, RATE, RATE_SHARE, rate_share
 from localcloud.rekognition import behaviour
 from modlake.exceptions import ModlakeError
-from modlake.hooks.service_quotas import ServiceQuotasHook
+from modlake.hooks import service_quotas
 from modlake.pipeline.quotas import CONCURRENT_JOBS, CONCURRENT_JOBS_CODE
 
 JOBS_POOL = "rekognition_media_analysis_jobs"
@@ -87,9 +85,7 @@ def _rate(installation: Installation) -> tuple[float, str]:
     if given:
         read, _ = OPTIONAL[RATE]
         return read(given), f"the variable {RATE}"
-    hook = ServiceQuotasHook(aws_conn_id=installation.connection_id)
-    quotas = hook.rekognition_quotas(installation.rekognition)
-    return quotas.requests_per_second, quotas.requests_per_second_source
+    return installation.quotas.requests_per_second, installation.quotas.requests_per_second_source
 
 
 def _any(name: str, installation: Installation) -> Finding:
@@ -107,13 +103,10 @@ def _missing(subject: str, installation: Installation) -> Finding:
 
 
 def _quota(installation: Installation) -> tuple[int | None, str]:
-    """Concurrent jobs, and who says so."""
+    """Concurrent jobs, None where AWS lists no bulk analysis, and who says so."""
     if installation.cloud:
         return behaviour.load(installation.cloud.cloud_dir).concurrent_jobs, "the local cloud's behaviour"
-    try:
-        quota = installation.client("service-quotas").get_service_quota(
-            ServiceCode="rekognition", QuotaCode=CONCURRENT_JOBS_CODE
-        )
-        return int(quota["Quota"]["Value"]), "Service Quotas"
-    except (ClientError, BotoCoreError):
-        return CONCURRENT_JOBS.get(installation.region), "AWS's default; Service Quotas could not be read"
+    is_listed = installation.region in CONCURRENT_JOBS
+    quotas = installation.quotas
+    is_known = is_listed or quotas.concurrent_jobs_source == service_quotas.SOURCE
+    return quotas.concurrent_jobs if is_known else None, quotas.concurrent_jobs_source

@@ -14,7 +14,7 @@ from modlake.pipeline.quotas import CONCURRENT_JOBS_CODE, Quotas, default_quotas
 
 # Only a look: a network without a way to Service Quotas must not hold a night up.
 _PATIENCE = Config(connect_timeout=3, read_timeout=10, retries={"mode": "standard", "total_max_attempts": 2})
-_SOURCE = "Service Quotas"
+SOURCE = "Service Quotas"
 
 
 class ServiceQuotasHook(AwsBaseHook):
@@ -48,10 +48,10 @@ class ServiceQuotasHook(AwsBaseHook):
             return quotas
         for quota in listed:
             if quota.get("QuotaCode") == CONCURRENT_JOBS_CODE:
-                quotas = replace(quotas, concurrent_jobs=int(quota["Value"]), concurrent_jobs_source=_SOURCE)
+                quotas = replace(quotas, concurrent_jobs=int(quota["Value"]), concurrent_jobs_source=SOURCE)
             elif _is_rate_of_single_calls(quota.get("QuotaName", "")):
                 quotas = replace(
-                    quotas, requests_per_second=float(quota["Value"]), requests_per_second_source=_SOURCE
+                    quotas, requests_per_second=float(quota["Value"]), requests_per_second_source=SOURCE
                 )
         return quotas
 
