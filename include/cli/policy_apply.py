@@ -240,13 +240,9 @@ def _airflow(settings: Settings) -> AirflowApi:
 
 def policies(file: Path | None = None) -> list[Policy]:
     """The policies of include/policies; one of a file stands in for that of its name, or is one more."""
-    from modlake.policy.policy_files import load_policies, load_policy
+    from modlake.policy.policy_files import load_policies
 
-    loaded = {policy.name: policy for policy in load_policies(None, str(POLICIES))}
-    if file is not None:
-        tried = load_policy(None, str(file))
-        loaded[tried.name] = tried
-    return list(loaded.values())
+    return load_policies(None, str(POLICIES), str(file) if file else None)
 
 
 def _readable(file: Path) -> Path:

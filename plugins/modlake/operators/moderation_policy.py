@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from modlake.policy.intents import Intent
-    from modlake.policy.policy import Policy
 
 
 class DecideOperator(AwsBaseOperator[S3ObjectStoreHook]):
@@ -74,10 +73,11 @@ class DecideOperator(AwsBaseOperator[S3ObjectStoreHook]):
         from modlake.lake.decisions import by_policy
         from modlake.lake.enforcement import plan_enforcement
         from modlake.policy.enforcement_folder import EnforcementFolder
+        from modlake.policy.policy_files import load_policies
         from modlake.policy.targets import Targets
 
         day = parse_day(self.day)
-        policies = self._policies()
+        policies = load_policies(self.hook, self.policies_uri, self.policy_uri)
         with storage_errors_explained(f"Deciding {day}"):
             catalog = open_catalog()
             ensure_tables(catalog)
@@ -119,15 +119,6 @@ class DecideOperator(AwsBaseOperator[S3ObjectStoreHook]):
         context["ti"].xcom_push(key="summary", value=summary)
         self.log.info("Decided %s as %s: %s", day, uri, summary)
         return [{"enforcement_uri": uri, "batch": batch} for batch in range(enforcement.batches)]
-
-    def _policies(self) -> list[Policy]:
-        from modlake.policy.policy_files import load_policies, load_policy
-
-        policies = {policy.name: policy for policy in load_policies(self.hook, self.policies_uri)}
-        if self.policy_uri:
-            tried = load_policy(self.hook, self.policy_uri)
-            policies[tried.name] = tried
-        return list(policies.values())
 
     def _target_settings(self) -> Mapping[str, Mapping[str, str]]:
         try:

@@ -78,10 +78,11 @@ def check_files(
     return CheckedFiles(policies, tuple(errors), tuple(warnings))
 
 
-def load_policies(store: ObjectStore | None, uri: str) -> list[Policy]:
+def load_policies(store: ObjectStore | None, uri: str, tried_uri: str | None = None) -> list[Policy]:
     """Return the policies of a folder, in the order of their files.
 
-    ``uri`` is a folder on disk, or in S3 (``s3://bucket/prefix/``), which ``store`` reads.
+    ``uri`` is a folder on disk, or in S3 (``s3://bucket/prefix/``), which ``store`` reads. The policy of the
+    file ``tried_uri`` stands in for the one of its name, or is one more.
 
     Raises PolicyError with every problem of every file; ModlakeTerminalError when there is no file.
     """
@@ -90,7 +91,11 @@ def load_policies(store: ObjectStore | None, uri: str) -> list[Policy]:
         raise ModlakeTerminalError(
             f"No policy stands in {uri}: files *.yaml are looked for. Put one there, or name another folder."
         )
-    return _usable(files)
+    policies = {policy.name: policy for policy in _usable(files)}
+    if tried_uri:
+        tried = load_policy(store, tried_uri)
+        policies[tried.name] = tried
+    return list(policies.values())
 
 
 def load_policy(store: ObjectStore | None, uri: str) -> Policy:
