@@ -5,14 +5,13 @@ No message is sent: whether a receiver takes one shows when it is notified.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
 from functools import partial
 
 from cli.doctor.findings import Finding, attempt, skipped
 from cli.doctor.installation import CONNECTIONS, Installation
-from modlake.exceptions import ModlakeTerminalError
 from modlake.hooks.moderation_actions import WebhookHook
+from modlake.operators.plan_values import action_targets
 from modlake.pipeline.s3_uri import split_s3_uri
 from modlake.policy.policy import Policy
 from modlake.policy.policy_files import load_policies
@@ -29,7 +28,7 @@ def check(installation: Installation) -> Iterator[Finding]:
     def read() -> str:
         uri = installation.variable("modlake_policies_uri")
         policies = load_policies(installation.store, uri)
-        settings = _targets(installation)
+        settings = action_targets(installation.variable("modlake_action_targets"))
         Targets(settings).check(policies)
         targets.update({kind: settings[kind][TARGET_NAMES[kind]] for kind in _live_kinds(policies)})
         live = sum(policy.status == "live" for policy in policies)
@@ -70,17 +69,3 @@ def _listed(installation: Installation, uri: str) -> str:
 def _opened(conn_id: str) -> str:
     WebhookHook.opened(conn_id)
     return f"the connection {conn_id} has a secret to sign with; nothing was posted"
-
-
-def _targets(installation: Installation) -> dict[str, dict[str, str]]:
-    value = installation.variable("modlake_action_targets")
-    try:
-        targets = json.loads(value)
-    except ValueError:
-        targets = None
-    if not isinstance(targets, dict) or not all(isinstance(target, dict) for target in targets.values()):
-        raise ModlakeTerminalError(
-            f"The variable modlake_action_targets does not say where actions go: {value!r}. Mend: write JSON "
-            'such as {"quarantine": {"uri": "s3://bucket/"}} into it (docs/actions.md, Targets).'
-        )
-    return targets

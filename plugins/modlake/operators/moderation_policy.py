@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, replace
@@ -16,7 +15,7 @@ from airflow.sdk import Asset
 from modlake.exceptions import ModlakeTerminalError
 from modlake.hooks.object_store import S3ObjectStoreHook
 from modlake.lake.storage import storage_errors_explained
-from modlake.operators.plan_values import InvalidValueError
+from modlake.operators.plan_values import InvalidValueError, action_targets
 from modlake.pipeline.day import parse_day
 from modlake.retries import never_retry_terminal_errors
 
@@ -87,7 +86,7 @@ class DecideOperator(AwsBaseOperator[S3ObjectStoreHook]):
                 day=day,
                 work_uri=self.work_uri,
                 policies=policies,
-                targets=Targets(self._target_settings()),
+                targets=Targets(action_targets(self.targets)),
                 batch_size=self._batch_size(),
                 report=self.log.info,
             )
@@ -119,20 +118,6 @@ class DecideOperator(AwsBaseOperator[S3ObjectStoreHook]):
         context["ti"].xcom_push(key="summary", value=summary)
         self.log.info("Decided %s as %s: %s", day, uri, summary)
         return [{"enforcement_uri": uri, "batch": batch} for batch in range(enforcement.batches)]
-
-    def _target_settings(self) -> Mapping[str, Mapping[str, str]]:
-        try:
-            settings = json.loads(self.targets) if isinstance(self.targets, str) else self.targets
-        except ValueError:
-            settings = None
-        if not isinstance(settings, Mapping) or not all(
-            isinstance(target, Mapping) for target in settings.values()
-        ):
-            raise InvalidValueError(
-                f"Task {self.task_id!r}, targets: {self.targets!r} does not say where actions go; write JSON "
-                'such as {"quarantine": {"uri": "s3://bucket/"}} into the variable modlake_action_targets.'
-            )
-        return settings
 
     def _batch_size(self) -> int:
         size = str(self.actions_per_batch)

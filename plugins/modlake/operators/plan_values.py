@@ -1,9 +1,9 @@
-"""How the arguments of a plan are read: as they are written in a DAG, and as templates render them."""
+"""How arguments of operators are read: as they are written in a DAG, and as templates render them."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import inf
 from typing import Any
 
@@ -135,6 +135,20 @@ def _switch(value: bool | str) -> bool:
     if str(value).lower() not in {"true", "false"}:
         raise InvalidValueError(f"{value!r} is neither yes nor no: write true or false.")
     return str(value).lower() == "true"
+
+
+def action_targets(value: Mapping[str, Any] | str) -> Mapping[str, Mapping[str, str]]:
+    """Return where actions go, by kind; raise InvalidValueError when the value does not say so."""
+    try:
+        targets = json.loads(value) if isinstance(value, str) else value
+    except ValueError:
+        targets = None
+    if not isinstance(targets, Mapping) or not all(isinstance(each, Mapping) for each in targets.values()):
+        raise InvalidValueError(
+            f'{value!r} does not say where actions go: write JSON such as {{"quarantine": {{"uri": '
+            '"s3://bucket/"}} into the variable modlake_action_targets (docs/actions.md, Targets).'
+        )
+    return targets
 
 
 def check_key_of_engine(engine: EngineChoice | None, kms_key_id: str | None) -> None:
