@@ -279,9 +279,7 @@ class SynchronousJudge:
     def _require_going_on(self) -> None:
         # An engine that does not run yet can't be told to stop.
         if self._is_stopped:
-            raise SynchronousAnalysisStoppedError(
-                "The task was told to stop; what was judged is kept. Clear it to go on from there."
-            )
+            raise SynchronousAnalysisStoppedError
 
 
 def paced_client(hook: RekognitionHook, connections: int) -> Any:

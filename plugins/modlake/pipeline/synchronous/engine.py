@@ -33,6 +33,9 @@ GRACE_SECONDS = 2.5  # Airflow kills a task 5 s after it has told it to end
 class SynchronousAnalysisStoppedError(ModlakeTransientError):
     """The attempt was told to stop; what was judged is kept."""
 
+    def __init__(self) -> None:
+        super().__init__("The task was told to stop; what was judged is kept. Clear it to go on from there.")
+
 
 class RekognitionSilentError(ModlakeTransientError):
     """No image was judged for a while."""
@@ -87,10 +90,7 @@ class SynchronousEngine:
     def stop(self) -> None:
         """End the attempt soon and keep what was judged; may be called from a signal handler or a thread."""
         if self._loop is not None and not self._loop.is_closed():
-            stopped = SynchronousAnalysisStoppedError(
-                "The task was told to stop; what was judged is kept. Clear it to go on from there."
-            )
-            self._loop.call_soon_threadsafe(self._fail, stopped)
+            self._loop.call_soon_threadsafe(self._fail, SynchronousAnalysisStoppedError())
 
     async def run(self) -> Tally:
         """Judge all images and complete all analyses.
