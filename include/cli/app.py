@@ -16,14 +16,13 @@ from cli.console import Steps, err, out
 from cli.errors import Commands
 from cli.policy import policy_app
 from cli.rows import Format, write
-from cli.settings import Settings, yesterday
+from cli.settings import DAY_FORMAT, Settings, yesterday
 from cli.undo import undo
 from cli.why import why
 from localcloud import cloud
 from localcloud.settings import CloudSettings
 from modlake.exceptions import ModlakeTerminalError
 
-DAY_FORMAT = ["%Y-%m-%d"]
 PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 # From the first argument on all is another program's, --help too.
 PASS_ALL_ON = {**PASS_ON, "allow_interspersed_args": False}

@@ -13,7 +13,7 @@ from rich.markup import escape
 from cli import policy_apply
 from cli.console import Steps, err, out
 from cli.rows import Format
-from cli.settings import POLICIES
+from cli.settings import DAY_FORMAT, POLICIES
 from localcloud.settings import CloudSettings
 from modlake.exceptions import ModlakeTerminalError
 
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from cli.policy_backtest import Backtest
     from modlake.policy.policy import Policy
 
-DAY_FORMAT = ["%Y-%m-%d"]
 PLOT_SUFFIXES = (".png", ".html")
 
 policy_app = typer.Typer(no_args_is_help=True)

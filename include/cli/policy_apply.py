@@ -18,7 +18,7 @@ from cli.console import Step, Steps, err, out
 from cli.lake_catalog import open_lake_catalog
 from cli.query import Rows
 from cli.rows import Format, write
-from cli.settings import POLICIES, Settings
+from cli.settings import DAY_FORMAT, POLICIES, Settings
 from localcloud.settings import CloudSettings
 from modlake.exceptions import ModlakeTerminalError
 
@@ -32,7 +32,6 @@ DAG_ID = "enforce_policy"
 POLL_SECONDS = 2.0
 EXAMPLE = "Example: ./modlake policy apply --from 2026-11-01 --to 2026-11-30"
 
-_DAY_FORMAT = ["%Y-%m-%d"]
 _WAITS = "waits for a person"
 _ENDED = ("success", "failed")
 _PAGE = 100  # as much as Airflow answers at a time
@@ -50,8 +49,8 @@ class DayResult:
 
 
 def apply(
-    first: Annotated[datetime, typer.Option("--from", formats=_DAY_FORMAT, help="The first day.")],
-    last: Annotated[datetime, typer.Option("--to", formats=_DAY_FORMAT, help="The last day too.")],
+    first: Annotated[datetime, typer.Option("--from", formats=DAY_FORMAT, help="The first day.")],
+    last: Annotated[datetime, typer.Option("--to", formats=DAY_FORMAT, help="The last day too.")],
     policy: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="A policy that stands in for the one of its name this time."),

@@ -13,6 +13,8 @@ from modlake.exceptions import ModlakeTerminalError
 CHECKOUT = Path(__file__).resolve().parents[2]
 POLICIES = CHECKOUT / "include" / "policies"
 DAG_ID = "moderate_images"
+DAY_FORMAT = ["%Y-%m-%d"]
+"""How days are written on the command line, as typer wants it."""
 
 # Airflow's four components and the local cloud share the machine with the tasks.
 TASKS_PER_CPU = 2

@@ -19,7 +19,7 @@ from cli.lake_catalog import open_lake_catalog
 from cli.query import Rows
 from cli.rows import Format, write
 from cli.rules import NO_RULE
-from cli.settings import Settings
+from cli.settings import DAY_FORMAT, Settings
 from localcloud.settings import CloudSettings
 from modlake.exceptions import ModlakeTerminalError
 
@@ -48,7 +48,7 @@ _WHAT_HAPPENS = {
 def undo(
     day: Annotated[
         datetime | None,
-        typer.Option(metavar="YYYY-MM-DD", formats=["%Y-%m-%d"], help="Actions of this day."),
+        typer.Option(metavar="YYYY-MM-DD", formats=DAY_FORMAT, help="Actions of this day."),
     ] = None,
     rule: Annotated[
         str | None,

@@ -14,7 +14,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from cli.console import out
-from cli.settings import Settings
+from cli.settings import DAY_FORMAT, Settings
 from localcloud.settings import CloudSettings
 from modlake.exceptions import ModlakeTerminalError
 from modlake.pipeline.s3_uri import split_s3_uri
@@ -35,7 +35,7 @@ def why(
     day: Annotated[
         datetime | None,
         typer.Option(
-            metavar="YYYY-MM-DD", formats=["%Y-%m-%d"], help="Only this day.", show_default="every day"
+            metavar="YYYY-MM-DD", formats=DAY_FORMAT, help="Only this day.", show_default="every day"
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the rows of the tables as JSON.")] = False,
