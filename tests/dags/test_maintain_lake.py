@@ -37,7 +37,7 @@ def test_it_runs_alone_each_week_and_not_for_the_past(dag: DAG) -> None:
 
 
 def test_a_run_is_dry_unless_asked(dag: DAG) -> None:
-    params = {name: param.value for name, param in dag.params._ParamsDict__dict.items()}  # type: ignore[attr-defined]
+    params = dag.params.dump()
     assert MaintenancePolicy.from_params(params).dry_run
     assert params["steps"] == STEPS[:-1]
 

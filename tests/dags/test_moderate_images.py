@@ -217,16 +217,16 @@ def test_mapped_tasks_have_readable_names(dag: DAG) -> None:
 def test_pools_hold_the_quota(dag: DAG) -> None:
     analyse, plan = dag.get_task("shards.analyse"), dag.get_task("plan")
     assert analyse.pool == "rekognition_media_analysis_jobs"
-    assert analyse.pool_slots == analyse.jobs_at_once == plan.jobs_at_once  # type: ignore[attr-defined]
+    assert analyse.pool_slots == analyse.jobs_at_once == plan.jobs_at_once
     quota = pools()["rekognition_media_analysis_jobs"]["slots"]
-    assert plan.jobs_at_once * plan.groups_at_once == quota  # type: ignore[attr-defined]
+    assert plan.jobs_at_once * plan.groups_at_once == quota
     assert dag.get_task("single_calls.analyse").pool == "rekognition_detect_moderation_labels"
     assert dag.get_task("publish").pool == "modlake_publish"
 
 
 def test_what_waits_long_is_deferred(dag: DAG) -> None:
-    assert dag.get_task("wait_for_day").deferrable  # type: ignore[attr-defined]
-    assert dag.get_task("shards.analyse").deferrable  # type: ignore[attr-defined]
+    assert dag.get_task("wait_for_day").deferrable
+    assert dag.get_task("shards.analyse").deferrable
 
 
 def test_a_day_without_groups_is_audited_too(dag: DAG) -> None:

@@ -391,7 +391,7 @@ def test_what_the_trigger_has_started_is_the_attempts_to_judge(
     aws._left[next(iter(aws.jobs))] = ["FAILED:ACCESS_DENIED"]
     started_there = {fingerprint(SHAS[0], PLAN.parameters): 0}
     news = {"status": "error", "message": "a job FAILED", "first_generations": started_there}
-    kept = {"deadline": deferred.value.kwargs["deadline"], "first_generations": {}}  # type: ignore[index]
+    kept = {"deadline": deferred.value.kwargs["deadline"], "first_generations": {}}
     with pytest.raises(MediaAnalysisJobFailedError, match="ACCESS_DENIED"):
         one_by_one(deferrable=True).execute_complete(context, news, **kept)
 

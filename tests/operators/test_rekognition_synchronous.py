@@ -48,7 +48,7 @@ def operator(**kwargs: Any) -> DetectModerationLabelsOperator:
 
 def judge(region: str, plan: Plan, given: float | None = None) -> SynchronousJudge:
     hook = mock.Mock(conn_region_name=region)
-    return SynchronousJudge(hook, mock.Mock(), plan, {}, lambda _: None, given)  # type: ignore[typeddict-item]
+    return SynchronousJudge(hook, mock.Mock(), plan, {}, lambda _: None, given)
 
 
 def refusal(code: str, http_status: int = 400, message: str = "said") -> ClientError:

@@ -47,7 +47,7 @@ def execute(plan: Plan) -> None:
     operator = DetectModerationLabelsOperator(
         task_id="analyse", manifest_group=group, aws_conn_id="elsewhere"
     )
-    assert operator.execute({"ti": mock.Mock(id="ti")}) == group  # type: ignore[typeddict-item]
+    assert operator.execute({"ti": mock.Mock(id="ti")}) == group
 
 
 def test_they_are_awaited_and_nothing_is_judged_by_calls(

@@ -33,7 +33,7 @@ def judge() -> SynchronousJudge:
     store = MemoryObjectStore()
     upload(store, ["a.jpg", "b.jpg"])
     context = {"ti": mock.Mock(id="ti")}
-    return SynchronousJudge(mock.Mock(), store, plan_day(store), context, lambda _: None, 50)  # type: ignore[arg-type, typeddict-item]
+    return SynchronousJudge(mock.Mock(), store, plan_day(store), context, lambda _: None, 50)  # type: ignore[arg-type]
 
 
 def test_it_judges_unless_it_is_told_to_stop(detect: mock.AsyncMock) -> None:

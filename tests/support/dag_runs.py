@@ -86,7 +86,7 @@ def _prepare(env: dict[str, str], log: str, images_per_manifest: int, in_workers
     from modlake.pipeline import plan
 
     limits = plan.ManifestLimits(images=images_per_manifest)
-    plan.build_plan = partial(plan.build_plan, limits=limits)  # type: ignore[assignment]
+    plan.build_plan = partial(plan.build_plan, limits=limits)
     run_in_process = definitions._run_task
 
     def run_task(*, ti: Any, task: Any, run_triggerer: bool = False) -> Any:

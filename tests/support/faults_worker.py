@@ -112,7 +112,7 @@ def perform(task: Task) -> None:
     triggers.MINIMUM_AGE_SECONDS = 0  # no Airflow here that would mind
     # Small manifests, so that a day of some images has several.
     limits = plan.ManifestLimits(images=task.images_per_manifest)
-    plan.build_plan = partial(plan.build_plan, limits=limits)  # type: ignore[assignment]
+    plan.build_plan = partial(plan.build_plan, limits=limits)
     ti = TaskInstance(task.try_number)
     context = {"ti": ti, "run_id": task.run_id, "task_state_store": FileStateStore(task.state_store)}
     try:

@@ -82,7 +82,7 @@ def test_the_hooks_get_every_setting(aws: FakeRekognition, clock: FakeTime) -> N
 
     wanted = {name: HOOK_SETTINGS[name] for name in ("aws_conn_id", "region_name", "verify")}
     for hook in (module.RekognitionHook, module.S3ObjectStoreHook):
-        hook.assert_called_once_with(**wanted, config=HOOK_SETTINGS["botocore_config"])  # type: ignore[attr-defined]
+        hook.assert_called_once_with(**wanted, config=HOOK_SETTINGS["botocore_config"])
 
 
 def test_each_job_starts_when_another_has_ended(
