@@ -49,6 +49,7 @@ lacks more than the share `allow_incomplete` of its answers is not published; th
 `aws_default`. A slot of the pool `rekognition_media_analysis_jobs` is one concurrent job of the AWS account's
 quota; `modlake_publish` limits the commits at a time. Where the variable `modlake_inventory_uri` is set, the
 day is not listed, but read from what it names: an S3 Inventory report, or Parquet files of somebody upstream.
+What the list in `modlake_set_aside_uri` names, where that is set, is counted and never judged.
 
 A slot of the pool `rekognition_detect_moderation_labels` is a share of the account's rate of single calls:
 all of it, by default, as the pool has one slot. For more tasks at once give it N slots, and the variable
@@ -159,7 +160,7 @@ with DAG(
             minimum=0,
             maximum=9,
             title="Tries again",
-            description="How often images that got no answer are asked for again, in jobs of their own.",
+            description="How often images that got no answer are asked for again.",
             section="When answers are missing",
         ),
         "allow_incomplete": Param(

@@ -92,12 +92,11 @@ class Plan:
     """A run's plan, as plan.json holds it. Counts are images of the day: listed = eligible + reused +
     ineligible, where the eligible ones are to be judged.
 
-    ``image_retries`` is how often images that got no answer are asked for again, in jobs of their own;
-    ``allow_incomplete`` the share of eligible and reused images (0..1) that may be left without one.
-    ``model_version`` judged the reused images; ``own_jobs`` are the rows of ``jobs`` of those of them that
-    were judged for this very day. ``listing_sha256`` digests keys, ETags, sizes, and what can't be judged.
-    ``engines`` says why who judges; None when nobody was to choose, or nothing is to be judged. A group has
-    shards of one engine.
+    ``image_retries`` is how often images that got no answer are asked for again; ``allow_incomplete`` the
+    share of eligible and reused images (0..1) that may be left without one. ``model_version`` judged the
+    reused images; ``own_jobs`` are the rows of ``jobs`` of those of them that were judged for this very day.
+    ``listing_sha256`` digests keys, ETags, sizes, and what can't be judged. ``engines`` says why who judges;
+    None when nobody was to choose, or nothing is to be judged. A group has shards of one engine.
     """
 
     day: date
