@@ -110,6 +110,14 @@ def test_the_other_engine_leaves_it_to_the_first(aws: FakeRekognition, asked: st
     assert scene.by_sync == before[0]
 
 
+def test_single_calls_leave_what_was_judged_by_jobs_that_aws_has_forgotten(aws: FakeRekognition) -> None:
+    scene = Scene(aws)
+    scene.judge(Engine.BULK)
+    aws.jobs.clear()
+    scene.judge(Engine.SYNC)
+    assert (scene.by_sync, len(aws.started)) == ([], 3)
+
+
 def test_a_denied_start_leads_to_single_calls_and_is_noted(aws: FakeRekognition) -> None:
     scene = Scene(aws)
     aws.faults["StartMediaAnalysisJob"] = [DENIED] * 20

@@ -521,12 +521,39 @@ def test_a_job_that_aws_does_not_know_is_not_paid_again_on_suspicion(
     task: Task, aws: FakeRekognition
 ) -> None:
     """A connection to the wrong account or region looks the same as a job that AWS has forgotten."""
-    reconcile_to_the_end(task.attempt())
+    task.attempt().reconcile()
     aws.jobs.clear()
     with pytest.raises(MediaAnalysisJobNotFoundError, match=r"region.*fresh"):
         task.attempt().reconcile()
 
     assert len(aws.started) == 3
+
+
+def test_a_job_that_aws_has_forgotten_is_known_by_what_was_seen_of_its_end(
+    task: Task, aws: FakeRekognition
+) -> None:
+    """AWS keeps jobs for a year; results lie in the work bucket as long as anything points at them."""
+    reconcile_to_the_end(task.attempt())
+    aws.jobs.clear()
+    later = Task(aws, task.store, make_plan("20280101T000000Z-bbbbbb"))
+    progress = later.attempt().reconcile()
+
+    assert progress.is_complete
+    assert progress.images_per_second == pytest.approx(1.0)
+    assert len(aws.started) == 3
+    assert [later.job_file(shard)["job"] for shard in range(3)] == [
+        task.job_file(shard)["job"] for shard in range(3)
+    ]
+
+
+def test_an_end_that_was_seen_is_not_taken_for_that_of_another_job(task: Task, aws: FakeRekognition) -> None:
+    reconcile_to_the_end(task.attempt())
+    aws.jobs.clear()
+    for uri in task.store.objects:
+        if uri.endswith("00.job.json"):
+            task.store.write(uri, b'{"job_id": "another"}')
+    with pytest.raises(MediaAnalysisJobNotFoundError):
+        Task(aws, task.store).attempt().reconcile()
 
 
 def test_a_remapped_task_ignores_what_it_remembers_of_other_manifests(

@@ -13,7 +13,12 @@ from modlake.hooks.rekognition import BulkAnalysisDeniedError, RekognitionHook
 from modlake.pipeline.bulk_access import note_access, note_denial, noted_denial
 from modlake.pipeline.engine_claims import Claim, JudgedSynchronouslyError, engine_of, latest_submissions
 from modlake.pipeline.engines import Engine, EngineChoice
-from modlake.pipeline.media_analysis import FAILED, NAME_SEARCH_PAGES, NoJobSlotError
+from modlake.pipeline.media_analysis import (
+    FAILED,
+    NAME_SEARCH_PAGES,
+    MediaAnalysisJobNotFoundError,
+    NoJobSlotError,
+)
 
 if TYPE_CHECKING:
     from modlake.pipeline.object_store import ObjectStore
@@ -133,7 +138,10 @@ class ShardsJudge:
     def _has_failed(self, submission: Submission) -> bool:
         if submission.job_id is None:
             return False
-        return bool(self.api.get_media_analysis_job(submission.job_id)["Status"] == FAILED)
+        try:
+            return bool(self.api.get_media_analysis_job(submission.job_id)["Status"] == FAILED)
+        except MediaAnalysisJobNotFoundError:
+            return False  # who awaits it knows whether it came to an end
 
     def _may_hand_over(self) -> bool:
         return self.plan.asked_engine is not EngineChoice.BULK and self.plan.parameters.kms_key_id is None

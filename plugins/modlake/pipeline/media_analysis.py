@@ -269,8 +269,8 @@ class MediaAnalysisReconciler:
 
         :raises MediaAnalysisJobFailedError: a job failed for a lasting reason
         :raises MediaAnalysisJobInterruptedError: ``TRIES`` jobs of one manifest failed for a passing reason
-        :raises MediaAnalysisJobNotFoundError: AWS does not know a job that was started: nothing is paid twice
-            on the suspicion that it is gone
+        :raises MediaAnalysisJobNotFoundError: AWS does not know a job that was started, and nobody has seen
+            its end: nothing is paid twice on the suspicion that it is gone
         :raises ModlakeTerminalError: AWS or the object store refused a request
         """
         self.trouble = self._refusal = self._newest = None
@@ -365,7 +365,14 @@ class MediaAnalysisReconciler:
     def _existing_job(self, analysis: Analysis, submission: Submission) -> dict[str, Any] | None:
         if submission.job_id is not None:
             known = self._newest_jobs().get(submission.job_id)
-            return known or self._api.get_media_analysis_job(submission.job_id)
+            try:
+                return known or self._api.get_media_analysis_job(submission.job_id)
+            except MediaAnalysisJobNotFoundError:
+                # Of a day of long ago, whose results are there all the same.
+                ended = analysis.ledger.concluded_job(submission)
+                if ended is None:
+                    raise
+                return ended
         if submission.is_new:
             return None
         if self._refusal is not None and analysis.name in self._searched:
@@ -441,6 +448,8 @@ class MediaAnalysisReconciler:
         is_first_look = "CreationTimestamp" not in known
         if is_first_look or has_ended(job):
             analysis.record(self._submissions[analysis.name], job)
+        if job["Status"] == SUCCEEDED:
+            analysis.ledger.conclude(self._submissions[analysis.name], job)
         self.jobs[analysis.name] = job
 
     def _move_on(

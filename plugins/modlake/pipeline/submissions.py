@@ -10,8 +10,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
 from modlake.pipeline.object_store import ObjectExistsError, ObjectNotFoundError
@@ -20,6 +21,8 @@ from modlake.pipeline.s3_uri import as_folder_uri, split_s3_uri
 if TYPE_CHECKING:
     from modlake.pipeline.object_store import ObjectStore
     from modlake.pipeline.plan import AnalysisParameters, Plan, Shard
+
+_TIMES = ("CreationTimestamp", "CompletionTimestamp")
 
 
 def digest(*parts: Any) -> str:
@@ -102,6 +105,14 @@ class SubmissionLedger(Protocol):
         """Write down the job id of a submission."""
         ...
 
+    def conclude(self, submission: Submission, job: dict[str, Any]) -> None:
+        """Write down what AWS says of a job that SUCCEEDED: it forgets jobs after a year."""
+        ...
+
+    def concluded_job(self, submission: Submission) -> dict[str, Any] | None:
+        """Return what was written down of the end of a submission's job; None when nothing was."""
+        ...
+
 
 class MemorySubmissionLedger:
     """A ledger for tasks without a work bucket: the task's memory; beyond it AWS knows tokens and names."""
@@ -128,12 +139,19 @@ class MemorySubmissionLedger:
         assert submission.job_id is not None
         self._memory.remember(self._fingerprint, submission.generation, submission.job_id)
 
+    def conclude(self, submission: Submission, job: dict[str, Any]) -> None:
+        """Keep nothing: there is no place that lasts longer than the job."""
+
+    def concluded_job(self, submission: Submission) -> dict[str, Any] | None:  # noqa: ARG002
+        return None
+
 
 class StoredSubmissionLedger:
     """
     A ledger shared by all runs of all days: ``<work>/submissions/<fingerprint>/``.
 
-    ``00.json`` is the exact request of generation 0, ``00.job.json`` its job id once Start has answered.
+    ``00.json`` is the exact request of generation 0, ``00.job.json`` its job id once Start has answered,
+    ``00.ended.job.json`` what AWS said of that job when it had SUCCEEDED.
     """
 
     def __init__(self, store: ObjectStore, work_uri: str, fingerprint: str, memory: JobMemory) -> None:
@@ -169,6 +187,21 @@ class StoredSubmissionLedger:
         assert submission.job_id is not None
         self._write(f"{submission.generation:02d}.job.json", {"job_id": submission.job_id})
         self._memory.remember(self._fingerprint, submission.generation, submission.job_id)
+
+    def conclude(self, submission: Submission, job: dict[str, Any]) -> None:
+        told = {
+            name: value.isoformat() if isinstance(value, datetime) else value for name, value in job.items()
+        }
+        with suppress(ObjectExistsError):
+            self._write(f"{submission.generation:02d}.ended.job.json", told, if_absent=True)
+
+    def concluded_job(self, submission: Submission) -> dict[str, Any] | None:
+        try:
+            job = self._read(f"{submission.generation:02d}.ended.job.json")
+        except ObjectNotFoundError:
+            return None
+        times = {name: datetime.fromisoformat(job[name]) for name in _TIMES if job.get(name)}
+        return job | times if job["JobId"] == submission.job_id else None
 
     def _names(self) -> list[str]:
         bucket, prefix = split_s3_uri(self._uri)
