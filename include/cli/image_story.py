@@ -15,11 +15,12 @@ _IMAGES = """SELECT i.*, j.job_name, j.engine AS job_engine, j.status AS job_sta
 FROM images i
 LEFT JOIN runs r ON r.day = i.day AND r.run_id = i.run_id
 LEFT JOIN jobs j ON j.day = i.day AND j.run_id = i.run_id AND j.job_id = i.job_id
-WHERE i.source_ref = $ref ORDER BY i.day"""
+WHERE i.source_ref = $ref {of_day} ORDER BY i.day"""
 _BY_DAY = {
-    "labels": "SELECT * FROM labels WHERE source_ref = $ref ORDER BY confidence DESC, taxonomy_level",
-    "decisions": "SELECT * FROM decisions WHERE source_ref = $ref ORDER BY mode, policy",
-    "actions": "SELECT * FROM actions WHERE source_ref = $ref ORDER BY requested_at, action_id",
+    "labels": """SELECT * FROM labels i WHERE source_ref = $ref {of_day}
+ORDER BY confidence DESC, taxonomy_level""",
+    "decisions": "SELECT * FROM decisions i WHERE source_ref = $ref {of_day} ORDER BY mode, policy",
+    "actions": "SELECT * FROM actions i WHERE source_ref = $ref {of_day} ORDER BY requested_at, action_id",
 }
 
 
@@ -38,9 +39,14 @@ class ImageDay:
 
 
 def read_story(lake: Lake, source_ref: str, day: str | None = None) -> list[ImageDay]:
-    """Return what is known of an image, the oldest day first; nothing when it was never listed."""
-    rows = {"images": _read(lake, "images", _IMAGES, source_ref)}
-    rows |= {table: _read(lake, table, sql, source_ref) for table, sql in _BY_DAY.items()}
+    """Return what is known of an image, the oldest day first; nothing when it was never listed.
+
+    With a day only the files of that day are opened.
+    """
+    rows = {
+        table: _read(lake, table, sql, source_ref, day)
+        for table, sql in {"images": _IMAGES, **_BY_DAY}.items()
+    }
     for action in rows["actions"]:
         action["detail"] = json.loads(action["detail"])
     days = sorted({str(row["day"]) for found in rows.values() for row in found})
@@ -56,7 +62,6 @@ def read_story(lake: Lake, source_ref: str, day: str | None = None) -> list[Imag
             *(of[table, each] for table in _BY_DAY),
         )
         for each in days
-        if day in (None, each)
     ]
 
 
@@ -68,6 +73,11 @@ def published_days(lake: Lake) -> list[str]:
     return [str(row[0]) for row in found.rows]
 
 
-def _read(lake: Lake, table: str, sql: str, source_ref: str) -> list[dict[str, Any]]:
+def _read(lake: Lake, table: str, sql: str, source_ref: str, day: str | None) -> list[dict[str, Any]]:
     # A lake of an earlier version has no decisions and actions yet.
-    return lake.query(sql, ref=source_ref).records() if table in lake.locations else []
+    if table not in lake.locations:
+        return []
+    if day is None:
+        return lake.query(sql.format(of_day=""), ref=source_ref).records()
+    of_day = "AND i.day = CAST($day AS DATE)"
+    return lake.query(sql.format(of_day=of_day), ref=source_ref, day=day).records()

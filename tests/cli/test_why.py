@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from unittest import mock
 
@@ -15,9 +15,10 @@ from typer.testing import CliRunner, Result
 from cli.app import app
 from cli.console import out
 from modlake.lake.actions import add_intents, read_actions, record_results
+from modlake.lake.schemas import DECISIONS_TABLE, IMAGES_TABLE, RUNS_TABLE
 from modlake.policy.intents import ActionResult, undo_of
 from tests.support.actions import intent
-from tests.support.story_lake import DAY, PREFIX, configured, fill, make_lake
+from tests.support.story_lake import DAY, PREFIX, append, configured, decision, fill, image, make_lake
 
 
 @pytest.fixture(scope="module")
@@ -121,6 +122,26 @@ def test_json_has_the_rows(catalog: Catalog, home: Path) -> None:
     assert [label["label"] for label in day["labels"]] == ["Violence", "Weapons"]
     assert [action["status"] for action in day["actions"]] == ["undone", "completed"]
     assert day["actions"][1]["reason"] == "a toy"
+
+
+def test_of_one_day_no_file_of_another_is_read(tmp_path: Path) -> None:
+    catalog = make_lake(tmp_path)
+    fill(catalog)
+    source_ref = f"{PREFIX}clean.jpg"
+    others = {
+        "images": image(source_ref, "judged"),
+        "runs": catalog.load_table(RUNS_TABLE.identifier).scan().to_arrow().to_pylist()[0],
+        "decisions": decision(source_ref, "allow"),
+    }
+    for table in (IMAGES_TABLE, RUNS_TABLE, DECISIONS_TABLE):
+        append(catalog, table, [others[table.name] | {"day": DAY + timedelta(days=1)}])
+        for file in (tmp_path / "warehouse").rglob(f"{table.name}/data/day={DAY + timedelta(days=1)}/*"):
+            file.unlink()
+    with configured(catalog):
+        found = why(catalog, tmp_path, source_ref, "--day", str(DAY), "--json")
+    assert found.exit_code == 0, found.output
+    (day,) = json.loads(found.output)
+    assert (day["day"], len(day["decisions"])) == (str(DAY), 1)
 
 
 def test_an_empty_lake_says_what_to_run_first(tmp_path: Path) -> None:
