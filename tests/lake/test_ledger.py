@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from datetime import date, timedelta
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from modlake.pipeline import row_index
 from modlake.pipeline.audit import audit_day
 from modlake.pipeline.manifests import read_manifest
 from modlake.pipeline.plan import AnalysisParameters, Plan, read_plan
-from modlake.pipeline.reuse import ReuseMode
+from modlake.pipeline.reuse import PublishedRun, ReuseMode
 from modlake.pipeline.run_folder import RunFolder
 from modlake.pipeline.set_aside import SetAside
 from modlake.pipeline.verdicts import ModelDriftError
@@ -703,3 +704,23 @@ def test_without_any_judgement_nothing_is_looked_up(pipeline: Pipeline) -> None:
     pipeline.upload("a.jpg")
     plan = pipeline.plan(DAY)
     assert (plan.reused, plan.eligible, plan.model_version) == (0, 1, None)
+
+
+def test_no_file_is_opened_to_know_which_runs_are_published(lake: Lake, catalog: Catalog) -> None:
+    """Each night would open as many as there were nights before."""
+    days = [DAY + timedelta(days=number) for number in range(3)]
+    for day in days:
+        publish_day(catalog, *lake.audited(["a.jpg"], day=day, run_id=f"run-of-{day}"))
+    for task in catalog.load_table("moderation.runs").scan().plan_files():
+        Path(task.file.file_path.removeprefix("file://")).unlink()
+    ledger = LakeLedger(catalog)
+    assert [ledger.published_run(day) for day in days] == [PublishedRun(f"run-of-{day}", 0) for day in days]
+
+
+def test_published_runs_are_read_where_statistics_do_not_tell_them(lake: Lake, catalog: Catalog) -> None:
+    publish_day(catalog, *lake.audited(["a.jpg"], run_id="run-1"))
+    runs = catalog.load_table("moderation.runs")
+    with runs.transaction() as transaction:
+        transaction.set_properties({"write.metadata.metrics.column.run_id": "truncate(4)"})
+    runs.overwrite(runs.scan().to_arrow())  # as another engine may
+    assert LakeLedger(catalog).published_run(DAY) == PublishedRun("run-1", 0)

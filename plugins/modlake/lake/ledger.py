@@ -7,11 +7,14 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from pyiceberg.catalog import Catalog
+from pyiceberg.schema import Schema
+from pyiceberg.table import FileScanTask
 
 from modlake.lake.filters import all_of, between, equal_to, one_of
 from modlake.lake.judgement_lookup import SAME_CONTENT, SAME_OBJECT, JudgementLookup
 from modlake.lake.replaced_runs import last_snapshots
 from modlake.lake.schemas import IMAGES_TABLE, JOBS_TABLE, LABELS_TABLE, RUNS_TABLE
+from modlake.lake.table_files import FileStatistics
 from modlake.pipeline.outcomes import Outcome
 from modlake.pipeline.reuse import PublishedRun, Wanted
 
@@ -74,7 +77,12 @@ class LakeLedger:
     @cached_property
     def _runs(self) -> dict[date, PublishedRun]:
         table = self._catalog.load_table(RUNS_TABLE.identifier)
-        rows = table.scan(selected_fields=("day", "run_id", "reused")).to_arrow().to_pylist()
+        scan = table.scan(selected_fields=("day", "run_id", "reused"))
+        # A day has a file of one row, of which the metadata tell all that is asked: no file is opened.
+        told = [_told_run(task, table.schema()) for task in scan.plan_files()]
+        if all(told):
+            return dict(filter(None, told))
+        rows = scan.to_arrow().to_pylist()
         return {row["day"]: PublishedRun(row["run_id"], row["reused"]) for row in rows}
 
     def _lookup(self, **arguments: Any) -> JudgementLookup:
@@ -88,3 +96,12 @@ class LakeLedger:
     @property
     def _run_ids(self) -> dict[date, str]:
         return {day: run.run_id for day, run in self._runs.items()}
+
+
+def _told_run(task: FileScanTask, schema: Schema) -> tuple[date, PublishedRun] | None:
+    """Return what the statistics of a file of one row say; None when it has more, or they don't tell."""
+    statistics = FileStatistics(task, schema)
+    run_id, reused = statistics.only("run_id"), statistics.only("reused")
+    if task.file.record_count != 1 or task.delete_files or None in (run_id, reused):
+        return None
+    return statistics.day, PublishedRun(run_id, reused)

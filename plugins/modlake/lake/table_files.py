@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from pyiceberg.conversions import from_bytes
 from pyiceberg.expressions import BooleanExpression
 from pyiceberg.expressions.visitors import (
     _InclusiveMetricsEvaluator,
@@ -49,6 +50,18 @@ class FileStatistics:
     def lowest(self, column: str) -> bytes:
         """The least text in it, as far as that is known."""
         return (self._file.lower_bounds or {}).get(self._schema.find_field(column).field_id, b"")
+
+    def only(self, column: str) -> Any:
+        """The value that a column has in every row; None when that isn't known."""
+        field = self._schema.find_field(column)
+        lowest = (self._file.lower_bounds or {}).get(field.field_id)
+        highest = (self._file.upper_bounds or {}).get(field.field_id)
+        has_nulls = (self._file.null_value_counts or {}).get(field.field_id) != 0
+        # Of a text that was cut off the bounds differ.
+        if lowest is None or lowest != highest or has_nulls:
+            return None
+        type_of: Any = field.field_type
+        return from_bytes(type_of, lowest)
 
     def may_overlap(self, column: str, span: Span) -> bool:
         """Tell whether the file may hold a text from ``span[0]`` to ``span[1]``."""
