@@ -58,6 +58,7 @@ def test_tables_are_as_the_interface_says(catalog: Catalog) -> None:
         assert (partition.name, partition.transform) == ("day", IdentityTransform())
         assert schema.find_column_name(partition.source_id) == "day"
         assert table.properties["commit.retry.num-retries"] == "20"
+        assert table.properties["commit.manifest-merge.enabled"] == "true"
         assert table.properties["write.parquet.compression-codec"] == "zstd"
 
 

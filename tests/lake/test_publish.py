@@ -363,3 +363,25 @@ def test_runs_of_one_day_at_once_end_as_one_whole_run(lake: Lake, catalog: Catal
     images, labels = rows("images"), rows("labels")
     assert {row["run_id"] for row in [*images, *labels, *rows("jobs")]} == {run["run_id"]}
     assert (len(images), len(labels)) == (run["listed"], run["labels"])
+
+
+def test_days_share_manifests_once_there_are_many(lake: Lake, catalog: Catalog, rows: Rows) -> None:
+    """Whoever reads a table of years would open a file for each commit before the first row."""
+    for table in PUBLISHED_TABLES:
+        with catalog.load_table(table.identifier).transaction() as transaction:
+            transaction.set_properties({"commit.manifest.min-count-to-merge": "4"})
+    days = [DAY + timedelta(days=number) for number in range(10)]
+    for day in days:
+        publish_day(catalog, *lake.audited(KEYS, day=day, run_id=f"run-{day}"))
+    for table in PUBLISHED_TABLES:
+        loaded = catalog.load_table(table.identifier)
+        snapshot = loaded.current_snapshot()
+        assert snapshot is not None
+        assert len(snapshot.manifests(loaded.io)) <= 4
+
+    publish_day(catalog, *lake.audited(["late.jpg"], day=days[1], run_id="again"))
+    runs = {row["day"]: row["run_id"] for row in rows("runs")}
+    assert runs == {day: f"run-{day}" for day in days} | {days[1]: "again"}
+    for name in ("images", "labels", "jobs"):
+        assert {(row["day"], row["run_id"]) for row in rows(name)} == set(runs.items())
+    assert sum(row["day"] != days[1] for row in rows("images")) == 9 * len(KEYS)

@@ -98,7 +98,7 @@ def replace_with_files(
         if files:
             # Not add_files(): it looks for the names in every file of the table, which attempt-unique names
             # spare, and sets a name mapping, which files with field ids don't need.
-            with transaction.update_snapshot(snapshot_properties=properties).fast_append() as append:
+            with transaction.update_snapshot(snapshot_properties=properties).merge_append() as append:
                 for file in files:
                     append.append_data_file(file)
     return _snapshot_id(table)

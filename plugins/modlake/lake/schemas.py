@@ -172,4 +172,6 @@ PROPERTIES = {
     # Days that are published at once share the table's pointer: four tries, the default, lose.
     "commit.retry.num-retries": "20",
     "commit.retry.max-wait-ms": "5000",
+    # Each commit adds a manifest, and who reads a whole table reads all of them: of a hundred one is made.
+    "commit.manifest-merge.enabled": "true",
 }
