@@ -13,9 +13,10 @@ from cli.query import Lake, Rows
 _IMAGES = """SELECT i.*, j.job_name, j.engine AS job_engine, j.status AS job_status, j.started_at,
     j.completed_at, j.estimated_cost_usd / nullif(j.judged_count, 0) AS cost_usd, r.published_at
 FROM images i
-LEFT JOIN runs r ON r.day = i.day AND r.run_id = i.run_id
-LEFT JOIN jobs j ON j.day = i.day AND j.run_id = i.run_id AND j.job_id = i.job_id
-WHERE i.source_ref = $ref {of_day} ORDER BY i.day"""
+LEFT JOIN (FROM runs WHERE {of_days}) r ON r.day = i.day AND r.run_id = i.run_id
+LEFT JOIN (FROM jobs WHERE {of_days}) j ON j.day = i.day AND j.run_id = i.run_id AND j.job_id = i.job_id
+WHERE i.source_ref = $ref AND i.{of_days} ORDER BY i.day"""
+_DAYS = "SELECT DISTINCT day FROM images i WHERE source_ref = $ref {of_day}"
 _BY_DAY = {
     "labels": """SELECT * FROM labels i WHERE source_ref = $ref {of_day}
 ORDER BY confidence DESC, taxonomy_level""",
@@ -43,10 +44,11 @@ def read_story(lake: Lake, source_ref: str, day: str | None = None) -> list[Imag
 
     With a day only the files of that day are opened.
     """
-    rows = {
-        table: _read(lake, table, sql, source_ref, day)
-        for table, sql in {"images": _IMAGES, **_BY_DAY}.items()
-    }
+    listed = [f"DATE '{row['day']}'" for row in _read(lake, "images", _DAYS, source_ref, day)]
+    # Runs and jobs can't be told by an image: those of all days would be read.
+    images = _IMAGES.format(of_days=f"day IN ({', '.join(listed)})")
+    rows = {"images": lake.query(images, ref=source_ref).records() if listed else []}
+    rows |= {table: _read(lake, table, sql, source_ref, day) for table, sql in _BY_DAY.items()}
     for action in rows["actions"]:
         action["detail"] = json.loads(action["detail"])
     days = sorted({str(row["day"]) for found in rows.values() for row in found})

@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 from cli.app import app
 from cli.console import out
 from modlake.lake.actions import add_intents, read_actions, record_results
-from modlake.lake.schemas import DECISIONS_TABLE, IMAGES_TABLE, RUNS_TABLE
+from modlake.lake.schemas import DECISIONS_TABLE, IMAGES_TABLE, JOBS_TABLE, RUNS_TABLE
 from modlake.policy.intents import ActionResult, undo_of
 from tests.support.actions import intent
 from tests.support.story_lake import DAY, PREFIX, append, configured, decision, fill, image, make_lake
@@ -142,6 +142,21 @@ def test_of_one_day_no_file_of_another_is_read(tmp_path: Path) -> None:
     assert found.exit_code == 0, found.output
     (day,) = json.loads(found.output)
     assert (day["day"], len(day["decisions"])) == (str(DAY), 1)
+
+
+def test_jobs_and_runs_of_days_without_the_image_are_not_read(tmp_path: Path) -> None:
+    catalog = make_lake(tmp_path)
+    fill(catalog)
+    for table in (JOBS_TABLE, RUNS_TABLE):
+        (row,) = catalog.load_table(table.identifier).scan().to_arrow().to_pylist()
+        append(catalog, table, [row | {"day": DAY + timedelta(days=1)}])
+        for file in (tmp_path / "warehouse").rglob(f"{table.name}/data/day={DAY + timedelta(days=1)}/*"):
+            file.unlink()
+    with configured(catalog):
+        found = why(catalog, tmp_path, f"{PREFIX}clean.jpg", "--json")
+    assert found.exit_code == 0, found.output
+    (day,) = json.loads(found.output)
+    assert (day["image"]["job_name"], day["day"]) == ("modlake-1", str(DAY))
 
 
 def test_an_empty_lake_says_what_to_run_first(tmp_path: Path) -> None:
