@@ -90,6 +90,18 @@ def test_columns_of_an_older_version_that_may_be_null_today_become_optional(lake
     assert catalog.load_table("moderation.decisions").metadata_location == before
 
 
+def test_tables_of_an_older_version_get_properties_that_nobody_has_set(lake: Lake) -> None:
+    catalog = lake.open()
+    ensure_tables(catalog)
+    with catalog.load_table("moderation.runs").transaction() as change:
+        change.remove_properties("commit.manifest-merge.enabled")
+        change.set_properties({"commit.retry.num-retries": "7"})
+    ensure_tables(catalog)
+    properties = catalog.load_table("moderation.runs").properties
+    assert properties["commit.manifest-merge.enabled"] == "true"
+    assert properties["commit.retry.num-retries"] == "7"
+
+
 def test_types_are_as_the_interface_says() -> None:
     types = {
         table.name: {field.name: str(field.field_type) for field in table.schema.fields} for table in TABLES

@@ -61,10 +61,10 @@ def open_catalog() -> Catalog:
 
 @_retry_lost_race
 def ensure_tables(catalog: Catalog) -> None:
-    """Create the namespace, the tables and their columns that are not there yet.
+    """Create the namespace, the tables, their columns and properties that are not there yet.
 
-    Columns that may be null by now become optional, those of somebody else are let be. Safe beside others
-    that do the same.
+    Columns that may be null by now become optional; columns of somebody else, and properties that have
+    another value, are let be. Safe beside others that do the same.
     """
     catalog.create_namespace_if_not_exists(NAMESPACE)
     for table in TABLES:
@@ -92,3 +92,6 @@ def _bring_up_to_date(table: Table, wanted: LakeTable) -> None:
                 update.add_column(field.name, field.field_type)
             for name in too_strict:
                 update.make_column_optional(name)
+    if unset := PROPERTIES.keys() - table.properties.keys():
+        with table.transaction() as transaction:
+            transaction.set_properties({name: PROPERTIES[name] for name in unset})
