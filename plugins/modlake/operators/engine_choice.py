@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from modlake.exceptions import ModlakeTransientError
@@ -38,7 +38,6 @@ class EngineChooser:
     store: ObjectStore
     hook_parameters: Mapping[str, Any]
     asked: EngineChoice
-    day: date
     deadline_minutes: float | None
     requests_per_second: float | None
     price_per_image_usd: float
@@ -99,4 +98,4 @@ class EngineChooser:
             return RecordedPaces()
         from modlake.lake.engine_history import read_recorded_paces
 
-        return read_recorded_paces(self.catalog, self.day)
+        return read_recorded_paces(self.catalog)

@@ -246,7 +246,6 @@ class BuildManifestsOperator(AwsBaseOperator[S3ObjectStoreHook]):
             store=self.hook,
             hook_parameters=self._hook_parameters,
             asked=values["engine"],
-            day=values["day"],
             deadline_minutes=values["deadline_minutes"],
             requests_per_second=values["detect_requests_per_second"],
             price_per_image_usd=values["price_per_image_usd"],
