@@ -151,6 +151,23 @@ def test_a_move_whose_undo_failed_is_tried_again(catalog: Catalog, ending: str |
     assert record_results(catalog, DAY, [ended(undo, "failed")]) == 0
 
 
+def test_a_move_is_requested_anew_for_another_upload_of_the_image(catalog: Catalog) -> None:
+    def seen(at: str) -> Intent:
+        return intent(kind="quarantine", detail={"last_modified": f"{at}+00:00"})
+
+    moved = seen("2026-11-21T12:00:00")
+    add_intents(catalog, DAY, [moved])
+    record_results(catalog, DAY, [ended(moved, origin={"last_modified": "2026-11-21T13:00:00+00:00"})])
+    for known in ("2026-11-21T12:00:00.250000", "2026-11-21T13:00:00"):
+        assert add_intents(catalog, DAY, [seen(known)]) == 0
+    again = seen("2026-11-22T12:00:00")
+    assert add_intents(catalog, DAY, [again]) == 1
+    assert add_intents(catalog, DAY, [again]) == 0
+    assert still_requested(catalog, DAY, [again]) == {moved.action_id}
+    record_results(catalog, DAY, [ended(again)])
+    assert add_intents(catalog, DAY, [again]) == 0
+
+
 def test_what_is_to_be_carried_out_is_requested_and_not_taken_back(catalog: Catalog) -> None:
     intents = [intent(f"{name}.jpg") for name in ("done", "new", "returning", "returned", "stays")]
     done, new, returning, returned, stays = intents

@@ -178,6 +178,25 @@ def test_what_was_gone_is_sought_again_when_the_day_is_published_anew(world: Wor
     assert Counter(read_actions(world.catalog, day=DAY)["status"].to_pylist()) == {"completed": 6}
 
 
+def test_what_was_uploaded_again_is_moved_again_by_the_next_run(world: World) -> None:
+    first = world.plan()
+    world.act(first)
+    later = datetime(2026, 11, 23, tzinfo=UTC)
+    publish_labels(world.catalog, DAY, IMAGES, run_id="run-2", published_at=later)
+    assert world.plan().intents == {}
+    back = {"a.jpg": {"last_modified": later}}
+    publish_labels(world.catalog, DAY, IMAGES, run_id="run-3", images=back, published_at=later)
+    again = world.plan()
+    assert again.intents == {"quarantine": 1}
+    assert again.enforcement_id != first.enforcement_id
+    assert {intent.action_id for intent in world.intents(again)} < {
+        intent.action_id for intent in world.intents(first)
+    }
+    world.act(again)
+    assert world.plan().intents == {}
+    assert world.plan(policy(block_at=99)).intents == {"undo tag": 2, "undo quarantine": 2}
+
+
 def test_a_changed_policy_releases_behind_the_same_brake(world: World) -> None:
     world.act(world.plan(policy(brake=Brake(max_images=2))))
     changed = world.plan(policy(block_at=99, brake=Brake(max_images=1)))

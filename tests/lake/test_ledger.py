@@ -612,6 +612,25 @@ def test_an_image_uploaded_in_the_place_of_one_in_quarantine_is_judged(
     assert pipeline.outcomes(DAY)["b.jpg"] == ("judged", None)
 
 
+@pytest.mark.parametrize("known_to_be_away", [False, True])
+def test_an_image_uploaded_once_more_in_its_place_is_published_with_its_new_time(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, known_to_be_away: bool
+) -> None:
+    pipeline.upload("a.jpg", "b.jpg")
+    pipeline.run(DAY)
+    quarantine(pipeline, "b.jpg")
+    if known_to_be_away:
+        pipeline.run(DAY, quarantine=pipeline.quarantine)
+    assert {row["last_modified"] for row in pipeline.rows("images", DAY)} == {LAST_MODIFIED}
+    later = LAST_MODIFIED + timedelta(days=1)
+    monkeypatch.setattr("tests.support.memory_store.LAST_MODIFIED", later)
+    pipeline.upload("b.jpg")
+    plan, publication = pipeline.run(DAY, quarantine=pipeline.quarantine)
+    assert publication.changed
+    assert plan.estimated_cost_usd == 0
+    assert {row["last_modified"] for row in pipeline.rows("images", DAY)} == {later}
+
+
 def test_an_image_set_aside_later_costs_no_other_one(pipeline: Pipeline) -> None:
     pipeline.upload(*(f"{number}.jpg" for number in range(9)))
     pipeline.run(DAY, images_per_manifest=3)

@@ -23,6 +23,8 @@ from tests.support.days import DAY
 from tests.support.labelled_days import TARGETS, policy
 
 REQUESTED_AT = datetime(2026, 11, 22, 2, tzinfo=UTC)
+UPLOADED_AT = datetime(2026, 11, 21, 12, 30, 15, 250_000, tzinfo=UTC)
+MOVED_UPLOADED_AT = datetime(2026, 11, 21, 12, 40, tzinfo=UTC)
 REASONS = [{"label": "Explicit", "confidence": 95.0}]
 
 Decision = tuple[str, str, str | None]
@@ -33,8 +35,10 @@ class World:
 
     def __init__(self) -> None:
         self.actions: list[dict[str, Any]] = []
+        self.requested = 0
         self.ended = 0
         self.published_at = REQUESTED_AT
+        self.last_modified = UPLOADED_AT
 
     def plan(
         self,
@@ -61,6 +65,8 @@ class World:
         table = pa.Table.from_pylist(rows, VERDICTS)
         for name, value in (("etag", etag), ("outcome", outcome)):
             table = table.append_column(name, pa.array([value] * len(rows), pa.string()))
+        times = pa.array([self.last_modified] * len(rows), pa.timestamp("us", tz="UTC"))
+        table = table.append_column("last_modified", times)
         return list(
             plan_intents(
                 table, self.history, policies, Targets(TARGETS), day=DAY.isoformat(), enforcement_id="enf-1"
@@ -73,6 +79,7 @@ class World:
 
     def request(self, intents: Sequence[Intent]) -> None:
         for intent in intents:
+            self.requested += 1
             self.actions = [row for row in self.actions if row["action_id"] != intent.action_id]
             self.actions.append(
                 {
@@ -80,7 +87,7 @@ class World:
                     "day": DAY,
                     "detail": json.dumps(intent.detail),
                     "status": "requested",
-                    "requested_at": REQUESTED_AT + timedelta(seconds=len(self.actions)),
+                    "requested_at": REQUESTED_AT + timedelta(seconds=self.requested),
                 }
             )
 
@@ -117,7 +124,10 @@ def test_a_verdict_has_its_actions_done(world: World) -> None:
     assert (quarantine.kind, quarantine.target) == ("quarantine", "s3://quarantine/")
     assert (quarantine.policy, quarantine.policy_version, quarantine.rule) == ("house", "v1", "nudity")
     assert (quarantine.verdict, quarantine.actor, quarantine.etag) == ("block", "modlake", "e1")
-    assert quarantine.detail == {"labels": REASONS}
+    assert (tag.detail, quarantine.detail) == (
+        {"labels": REASONS},
+        {"labels": REASONS, "last_modified": UPLOADED_AT.isoformat()},
+    )
     assert quarantine.enforcement_id == "enf-1"
     assert quarantine.action_id.startswith("act-")
     assert len(quarantine.action_id) == 28
@@ -187,6 +197,81 @@ def test_a_tag_that_was_to_be_set_in_quarantine_is_set_when_the_image_is_back(wo
     assert world.plan(BLOCK, tagging) == [tag]
     world.end([tag], "gone")
     assert world.plan(BLOCK, tagging) == []
+
+
+def moved(quarantine: Intent) -> Intent:
+    """Say of a move what was moved: the upload may be a later one than the day's listing saw."""
+    origin = {"last_modified": MOVED_UPLOADED_AT.isoformat()}
+    return replace(quarantine, detail=quarantine.detail | {"origin": origin})
+
+
+@pytest.mark.parametrize("uploaded_at", [REQUESTED_AT + timedelta(hours=3), UPLOADED_AT - timedelta(hours=3)])
+def test_an_image_that_was_uploaded_again_while_it_lies_in_quarantine_is_moved_again(
+    world: World, uploaded_at: datetime
+) -> None:
+    tag, quarantine = world.plan(BLOCK)
+    world.end([tag, moved(quarantine)])
+    # By a listing of before, or as what lies in quarantine.
+    for known in (UPLOADED_AT, UPLOADED_AT.replace(microsecond=0), MOVED_UPLOADED_AT):
+        world.last_modified = known
+        world.published_at += timedelta(days=1)
+        assert world.plan(BLOCK) == []
+    world.last_modified = uploaded_at
+    (again,) = world.plan(BLOCK)
+    assert again.action_id == quarantine.action_id
+    for verdict in (ALLOW, REVIEW, BLOCK):
+        assert [each.action_id for each in world.plan(verdict, outcome="failed")] == [again.action_id]
+    assert said(world.plan(ALLOW)) == ["undo tag", "undo quarantine"]
+    world.request([again])
+    assert world.plan(BLOCK) == [again]
+    world.end([moved(again)])  # its owner has removed it, and the one before lies in quarantine still
+    assert world.plan(BLOCK) == []
+    assert said(world.plan(ALLOW)) == ["undo tag", "undo quarantine"]
+
+
+def test_a_tag_that_was_sought_in_quarantine_is_set_when_the_image_is_uploaded_again(world: World) -> None:
+    world.end(world.plan(BLOCK, policy(actions={"block": ("quarantine",)})))
+    (tag,) = world.plan(BLOCK)
+    world.end([tag], "gone")
+    world.published_at += timedelta(days=1)
+    assert world.plan(BLOCK) == []
+    world.last_modified += timedelta(days=1)
+    both = world.plan(BLOCK)
+    assert said(both) == ["tag", "quarantine"]
+    world.end(both[:1], "gone")
+    world.published_at = REQUESTED_AT
+    world.end(both[1:])
+    assert world.plan(BLOCK) == []
+
+
+@pytest.mark.parametrize("status", ["replaced", "gone"])
+def test_an_image_whose_release_came_to_nothing_is_moved_again_and_released_again(
+    world: World, status: str
+) -> None:
+    quarantining = policy(actions={"block": ("quarantine",)})
+    (quarantine,) = world.plan(BLOCK, quarantining)
+    world.end([quarantine])
+    (undo,) = world.plan(ALLOW, quarantining)
+    world.end([undo], status)
+    assert world.plan(BLOCK, quarantining) == []
+    world.last_modified += timedelta(days=1)
+    assert world.plan(ALLOW, quarantining) == []
+    (again,) = world.plan(BLOCK, quarantining)
+    assert again.action_id == quarantine.action_id
+    world.end([again])
+    assert world.plan(BLOCK, quarantining) == []
+    assert [each.action_id for each in world.plan(ALLOW, quarantining)] == [undo.action_id]
+    world.end([undo], status)
+    assert world.plan(ALLOW, quarantining) == []
+
+
+def test_an_image_that_a_person_has_released_is_not_moved_again(world: World) -> None:
+    tag, quarantine = world.plan(BLOCK)
+    world.end([tag, quarantine])
+    undo = undo_of(world.row(quarantine.action_id), enforcement_id="undo-1", actor="ada", reason="a statue")
+    world.end([undo], "replaced")
+    world.last_modified += timedelta(days=1)
+    assert world.plan(BLOCK) == []
 
 
 def test_a_move_that_failed_is_tried_again_whatever_another_one_found(world: World) -> None:

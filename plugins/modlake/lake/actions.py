@@ -20,6 +20,7 @@ from modlake.policy.intents import (
     UNDONE,
     ActionResult,
     Intent,
+    is_back_unchanged,
     may_be_requested_anew,
     may_fail_half_way,
 )
@@ -59,8 +60,9 @@ def read_actions(
 def add_intents(catalog: Catalog, day: date, intents: Iterable[Intent]) -> int:
     """Write intents as ``requested``, before they are carried out; return how many rows that changed.
 
-    An action that is known stays as it is, unless it failed, or found another object or none: then it is
-    requested anew. All in one transaction; when nothing changes, nothing is committed.
+    An action that is known stays as it is, unless it failed, found another object or none, or has moved an
+    image away that is back by the intent: then it is requested anew. All in one transaction; when nothing
+    changes, nothing is committed.
 
     Raises ModlakeTransientError when others kept committing to the same day.
     """
@@ -72,7 +74,7 @@ def add_intents(catalog: Catalog, day: date, intents: Iterable[Intent]) -> int:
         return {
             action_id: _requested(intent, now)
             for action_id, intent in wanted.items()
-            if action_id not in known or may_be_requested_anew(known[action_id])
+            if action_id not in known or _is_asked_for_anew(known[action_id], intent)
         }
 
     return _change(catalog, day, add) if wanted else 0
@@ -162,6 +164,12 @@ def _check_days(day: date, intents: Iterable[Intent]) -> None:
         raise ModlakeTerminalError(
             f"{strange.action_id} is of {strange.day}, not of {day}: write the intents of each day by itself."
         )
+
+
+def _is_asked_for_anew(row: Mapping[str, Any], intent: Intent) -> bool:
+    last_modified = intent.detail.get("last_modified")
+    is_back = last_modified is not None and is_back_unchanged(row, last_modified)
+    return is_back or may_be_requested_anew(row)
 
 
 def _requested(intent: Intent, now: datetime) -> dict[str, Any]:

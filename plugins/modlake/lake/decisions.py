@@ -131,7 +131,7 @@ class DayDecisions:
         self.images = 0
 
     def batches(self) -> Iterator[pa.Table]:
-        """Yield the decisions with the images' ``etag`` and ``outcome``, some images at a time.
+        """Yield the decisions with the images' ``etag``, ``last_modified`` and ``outcome``, some at a time.
 
         Images that were set aside are not decided.
         """
@@ -139,7 +139,7 @@ class DayDecisions:
             for batch in read_labelled_batches(
                 self._catalog,
                 self._published,
-                image_columns=(*IMAGE_COLUMNS, "etag", "error_code"),
+                image_columns=(*IMAGE_COLUMNS, "etag", "last_modified", "error_code"),
                 label_columns=LABEL_COLUMNS,
             ):
                 images = decidable(batch.images)
@@ -207,7 +207,7 @@ class DayDecisions:
         self._files.add(decisions)
         self.images += images.num_rows
         row: Column = pc.index_in(decisions["source_ref"], value_set=images["source_ref"])
-        for name in ("etag", "outcome"):
+        for name in ("etag", "last_modified", "outcome"):
             decisions = decisions.append_column(name, images[name].take(row))
         return decisions
 

@@ -13,7 +13,14 @@ from typing import Any
 import pyarrow as pa
 
 from modlake.pipeline.columns import Column
-from modlake.policy.intents import MODLAKE, REQUESTED, UNDONE, may_be_in_effect, may_be_requested_anew
+from modlake.policy.intents import (
+    MODLAKE,
+    REQUESTED,
+    UNDONE,
+    is_back_unchanged,
+    may_be_in_effect,
+    may_be_requested_anew,
+)
 from modlake.policy.object_etags import etags_of_object
 from modlake.policy.policy import Verdict
 
@@ -58,12 +65,13 @@ class ActionHistory:
         rows = (row for rows in self._by_image.values() for row in rows)
         return [row for row in rows if row["status"] == REQUESTED or may_be_requested_anew(row)]
 
-    def of(self, source_ref: str, etag: str) -> ImageHistory:
+    def of(self, source_ref: str, etag: str, last_modified: datetime) -> ImageHistory:
         of_name = self._by_image.get(source_ref, [])
         etags = etags_of_object(etag, of_name)
         rows = [row for row in of_name if row["etag"] in etags]
         return ImageHistory(
             etags[-1],
+            last_modified.isoformat(),
             self._published_at,
             [row for row in rows if row["undoes"] is None],
             {row["undoes"]: row for row in rows if row["undoes"] is not None},
@@ -75,9 +83,11 @@ class ImageHistory:
     """What was done about an image as it is now; ``undos`` by the action that they take back.
 
     ``etag`` is the one that it has now, as far as actions tell; the day may have been listed before.
+    ``last_modified`` is that of the image in its day, ISO 8601.
     """
 
     etag: str
+    last_modified: str
     published_at: datetime
     actions: list[dict[str, Any]]
     undos: dict[str, dict[str, Any]]
@@ -96,7 +106,18 @@ class ImageHistory:
 
     def undo_status(self, row: Mapping[str, Any]) -> str | None:
         undo = self.undos.get(row["action_id"])
-        return undo["status"] if undo else None
+        if undo is None:
+            return None
+        # One that ended before the action was asked for again says nothing of it as it is now.
+        is_outdated = undo["status"] != REQUESTED and undo["requested_at"] < row["requested_at"]
+        return None if is_outdated else undo["status"]
+
+    def is_unfinished(self, row: Mapping[str, Any]) -> bool:
+        """Tell whether an action failed, nobody knows its end, or its image is back in its place since."""
+        return row["status"] in (REQUESTED, "failed") or self._is_back(row)
+
+    def _is_back(self, row: Mapping[str, Any]) -> bool:
+        return is_back_unchanged(row, self.last_modified)
 
     def sought_in_vain(self, row: Mapping[str, Any], superseded: list[dict[str, Any]]) -> bool:
         """Tell whether an action or undo did not find the image, and may find it now.
@@ -116,7 +137,7 @@ class ImageHistory:
         undone = {row["action_id"] for row in quarantines if row["status"] == UNDONE}
         times = [undo["completed_at"] for undoes, undo in self.undos.items() if undoes in undone]
         # An image in quarantine is one of its day without being where it was.
-        if not any(may_be_in_effect(row) for row in quarantines):
+        if not any(may_be_in_effect(row) and not self._is_back(row) for row in quarantines):
             times.append(self.published_at)
         return max(times, default=_NEVER)
 
@@ -141,12 +162,12 @@ class ImageHistory:
 
     @property
     def unfinished_of_answer(self) -> list[dict[str, Any]]:
-        """The actions that the answer asked for which stands, and that failed or nobody knows the end of."""
+        """The actions that the answer asked for which stands, and that are not finished."""
         verdicts = {row["verdict"] for row in self.answered_and_kept}
         return [
             row
             for row in self.actions
-            if row["status"] in (REQUESTED, "failed")
+            if self.is_unfinished(row)
             and row["verdict"] in verdicts
             and _is_answered(row)
             and self.undo_status(row) != REQUESTED

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from operator import itemgetter
 from typing import Any
 
 import pyarrow as pa
@@ -34,8 +35,8 @@ def plan_intents(
     the image is the same. For lack of an answer nothing is released that rests on one, and what that one
     asked for goes on: an image that lies in quarantine can't be read, and isn't allowed thereby.
 
-    :param decisions: rows of ``decisions`` and the images' ``etag`` and ``outcome``; an image that isn't
-        among them is let be
+    :param decisions: rows of ``decisions`` and the images' ``etag``, ``last_modified`` and ``outcome``; an
+        image that isn't among them is let be
     """
     planner = _Planner(policies, targets, day, enforcement_id)
     is_live: Column = pc.equal(decisions["mode"], pa.scalar("live"))
@@ -43,13 +44,14 @@ def plan_intents(
     decided = _of_images(live, planner.acted_on(live), history.source_refs).to_pylist()
     # Also an image without a live decision may have a history: no policy is live any more.
     known = _of_images(decisions, history.source_refs)
-    by_image: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
-    for row in known.select(["source_ref", "etag", "outcome"]).to_pylist():
-        by_image.setdefault((row["source_ref"], row["etag"], row["outcome"]), [])
+    image = itemgetter("source_ref", "etag", "last_modified", "outcome")
+    by_image: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for row in known.select(["source_ref", "etag", "last_modified", "outcome"]).to_pylist():
+        by_image.setdefault(image(row), [])
     for row in decided:
-        by_image.setdefault((row["source_ref"], row["etag"], row["outcome"]), []).append(row)
-    for (source_ref, etag, outcome), rows in sorted(by_image.items()):
-        so_far = history.of(source_ref, etag)
+        by_image.setdefault(image(row), []).append(row)
+    for (source_ref, etag, last_modified, outcome), rows in sorted(by_image.items()):
+        so_far = history.of(source_ref, etag, last_modified)
         if outcome not in ANSWERED and so_far.answer_stands(severity_of(rows)):
             yield from planner.go_on(rows, so_far)
         else:
@@ -136,12 +138,16 @@ class _Planner:
         current = [
             each for each in earlier if each not in ended and not history.sought_in_vain(each, superseded)
         ]
-        # One that failed, or that nobody knows the end of, is tried again under its own name.
-        names = [each["action_id"] for each in current if each["status"] in (REQUESTED, "failed")]
-        if any(each["status"] == "completed" for each in current) or (current and not names):
+        # One that is not finished is tried again under its own name.
+        unfinished = [each for each in current if history.is_unfinished(each)]
+        is_done = any(each["status"] == "completed" and each not in unfinished for each in current)
+        if is_done or (current and not unfinished):
             return
+        names = [each["action_id"] for each in unfinished]
         names.append(action_id(self._day, row["source_ref"], history.etag, kind, target, len(ended)))
         detail = {"labels": row["reasons"]}
+        if kind == "quarantine":
+            detail["last_modified"] = history.last_modified
         if row["outcome"] not in ANSWERED:
             detail["outcome"] = row["outcome"]
         if others := history.others(kind, target):

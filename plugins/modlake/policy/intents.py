@@ -27,8 +27,9 @@ class Intent:
 
     ``detail`` has the ``labels`` that led to the decision, and the image's ``outcome`` when it had no answer;
     as ``supersedes`` the targets of what was done of its kind before and is to be taken back, by action id.
-    That of an undo has, as ``original``, the detail of the action that it takes back; of this one are policy,
-    rule and verdict, too. ``decided_at`` is ISO 8601, and the same for every try of the intent.
+    That of a move has the image's ``last_modified`` in its day, ISO 8601. That of an undo has, as
+    ``original``, the detail of the action that it takes back; of this one are policy, rule and verdict, too.
+    ``decided_at`` is ISO 8601, and the same for every try of the intent.
     """
 
     action_id: str
@@ -96,6 +97,26 @@ def may_fail_half_way(row: Mapping[str, Any]) -> bool:
     A move, or its undo, may fail after the image has left its place, or is back in it.
     """
     return bool(row["kind"] == "quarantine")
+
+
+def is_back_unchanged(row: Mapping[str, Any], last_modified: str) -> bool:
+    """Tell whether the image that an action of ``actions`` has moved away was uploaded anew since.
+
+    :param last_modified: ISO 8601, of the image in its day: that of the object that was moved, as long as no
+        other one is in its place
+    """
+    if (row["kind"], row["status"], row["undoes"]) != ("quarantine", "completed", None):
+        return False
+    detail = json.loads(row["detail"])
+    # One is of the listing that led to the move, one of the moved object. The next upload may have an earlier
+    # one: S3 dates what comes in parts from its beginning.
+    known = {detail.get("last_modified"), detail.get("origin", {}).get("last_modified")} - {None}
+    return bool(known) and _second(last_modified) not in map(_second, known)
+
+
+def _second(time: str) -> datetime:
+    # HeadObject tells no fractions; some stores' listings do.
+    return datetime.fromisoformat(time).replace(microsecond=0)
 
 
 def may_be_in_effect(row: Mapping[str, Any]) -> bool:

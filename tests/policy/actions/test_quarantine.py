@@ -236,6 +236,35 @@ def test_an_undo_that_failed_once_the_image_was_back(
     assert place.buckets.content(place.quarantine) == {}
 
 
+@pytest.mark.parametrize("where", ["modlake-ugc", "actions-versions"])
+def test_an_image_that_was_uploaded_again_is_moved_to_where_it_was(
+    place: Place, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    source = f"s3://{where}/{place.name}/a.jpg"
+    etag = place.buckets.put(source, b"judged", tags="a=1")
+    todo = intent(source, etag, "quarantine", place.quarantine)
+    first = kind_at(place).do(todo)
+    assert place.buckets.put(source, b"judged", tags="a=2", Metadata={"uploader": "43"}) == etag
+    before = place.buckets.content(source)
+    assert kind_at(place).undo(taking_back(todo, first)).status == "replaced"
+    for killed_at in ("copy", "remove", "purge"):
+        with monkeypatch.context() as patch:
+            patch.setattr(place.hook, killed_at, mock.Mock(side_effect=KeyboardInterrupt))
+            try:
+                kind_at(place).do(todo)
+            except KeyboardInterrupt:
+                continue
+    again = kind_at(place).do(todo)
+    assert again.status == "completed"
+    assert again.detail["quarantined_as"] == first.detail["quarantined_as"]
+    assert place.hook.describe(source) is None
+    assert len(place.buckets.content(place.quarantine)) == 1
+    assert kind_at(place).do(todo).status == "completed"
+    assert kind_at(place).undo(taking_back(todo, again)).status == "completed"
+    assert place.buckets.content(source) == before
+    assert place.buckets.content(place.quarantine) == {}
+
+
 def test_an_undo_that_failed_knows_the_image_again_whose_tag_was_taken_off(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
