@@ -322,6 +322,33 @@ def test_a_tag_knows_the_earlier_one_whose_undo_may_fail(world: World) -> None:
     ]
 
 
+def test_a_tag_is_set_again_over_which_another_one_was_set(world: World) -> None:
+    tagging = policy(actions={"block": ("tag",), "review": ("tag",)})
+    (block,) = world.plan(BLOCK, tagging)
+    world.end([block])
+    undo, review = world.plan(REVIEW, tagging)
+    world.end([undo], "failed")
+    assert world.plan(BLOCK, tagging) == []
+    world.end([review])
+    back, again = world.plan(BLOCK, tagging)
+    assert (back.undoes, again.target) == (review.action_id, "moderation=block")
+    both = {block.action_id: "moderation=block", review.action_id: "moderation=review"}
+    assert again.detail["supersedes"] == both
+    world.end([back])
+    assert [each.action_id for each in world.plan(BLOCK, tagging)] == [again.action_id]
+    world.end([again])
+    assert world.plan(BLOCK, tagging) == []
+    assert [each.undoes for each in world.plan(ALLOW, tagging)] == [block.action_id, again.action_id]
+
+
+def test_a_tag_knows_the_same_one_whose_undo_may_fail(world: World) -> None:
+    first = world.plan(BLOCK)
+    world.end(first)
+    world.request(world.plan(ALLOW))
+    tag = next(each for each in world.plan(BLOCK) if each.kind == "tag" and not each.undoes)
+    assert tag.detail["supersedes"] == {first[0].action_id: first[0].target}
+
+
 def test_block_undo_and_block_again_acts_again(world: World) -> None:
     first = world.plan(BLOCK)
     world.end(first)

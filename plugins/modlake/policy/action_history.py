@@ -100,9 +100,17 @@ class ImageHistory:
     def named(self, kind: str, target: str) -> list[dict[str, Any]]:
         return [row for row in self.actions if (row["kind"], row["target"]) == (kind, target)]
 
-    def others(self, kind: str, target: str) -> list[dict[str, Any]]:
-        """Return the actions of a kind that may be in effect, with another target."""
-        return [row for row in self.open if row["kind"] == kind and row["target"] != target]
+    def others(self, kind: str, action_id: str) -> list[dict[str, Any]]:
+        """Return the other actions of a kind that may be in effect."""
+        return [row for row in self.open if row["kind"] == kind and row["action_id"] != action_id]
+
+    def is_overwritten(self, row: Mapping[str, Any]) -> bool:
+        """Tell whether a tag has taken the place of another one, whose value does not return by its undo."""
+        return row["kind"] == "tag" and any(
+            row["action_id"] in json.loads(later["detail"]).get("supersedes", {})
+            for later in self.actions
+            if later["kind"] == "tag" and later["status"] in (REQUESTED, "completed", UNDONE)
+        )
 
     def undo_status(self, row: Mapping[str, Any]) -> str | None:
         undo = self.undos.get(row["action_id"])

@@ -134,7 +134,11 @@ class _Planner:
         superseded: list[dict[str, Any]],
     ) -> Iterator[Intent]:
         earlier = history.named(kind, target)
-        ended = [each for each in earlier if each["status"] == UNDONE or each in superseded]
+        ended = [
+            each
+            for each in earlier
+            if each["status"] == UNDONE or each in superseded or history.is_overwritten(each)
+        ]
         current = [
             each for each in earlier if each not in ended and not history.sought_in_vain(each, superseded)
         ]
@@ -150,7 +154,7 @@ class _Planner:
             detail["last_modified"] = history.last_modified
         if row["outcome"] not in ANSWERED:
             detail["outcome"] = row["outcome"]
-        if others := history.others(kind, target):
+        if others := history.others(kind, names[0]):
             detail["supersedes"] = {each["action_id"]: each["target"] for each in others}
         yield Intent(
             action_id=names[0],
