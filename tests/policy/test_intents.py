@@ -584,6 +584,21 @@ def test_what_an_answer_asked_for_goes_on_for_lack_of_another(
     assert world.plan(REVIEW, outcome="failed") == []
 
 
+def test_what_an_answer_released_in_vain_is_not_done_again_for_lack_of_another(world: World) -> None:
+    tag, quarantine = world.plan(BLOCK)
+    world.end([tag, quarantine])
+    taken_off, back = world.plan(ALLOW)
+    world.end([taken_off])
+    world.end([back], "failed")
+    world.row(quarantine.action_id)["status"] = "failed"  # as record says of it
+    assert world.plan(ALLOW, outcome="failed") == world.plan(REVIEW, outcome="failed") == []
+    assert world.plan(ALLOW) == [back]
+    # Another answer has asked for it since.
+    again = world.plan(BLOCK)
+    world.end(again, "failed")
+    assert world.plan(REVIEW, outcome="failed") == again
+
+
 def test_another_policy_acts_for_lack_of_an_answer_that_has_the_same_verdict(world: World) -> None:
     world.request(world.plan(BLOCK))
     now = (policy(status="shadow"), policy("strict", actions={"block": ("quarantine", "notify_sns")}))

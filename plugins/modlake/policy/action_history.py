@@ -170,7 +170,10 @@ class ImageHistory:
 
     @property
     def unfinished_of_answer(self) -> list[dict[str, Any]]:
-        """The actions that the answer asked for which stands, and that are not finished."""
+        """The actions that the answer asked for which stands, and that are not finished.
+
+        Not one that an answer has released since, if in vain.
+        """
         verdicts = {row["verdict"] for row in self.answered_and_kept}
         return [
             row
@@ -178,7 +181,7 @@ class ImageHistory:
             if self.is_unfinished(row)
             and row["verdict"] in verdicts
             and _is_answered(row)
-            and self.undo_status(row) != REQUESTED
+            and self.undo_status(row) not in (REQUESTED, "failed")
         ]
 
     @property
