@@ -168,6 +168,19 @@ def test_a_move_is_requested_anew_for_another_upload_of_the_image(catalog: Catal
     assert add_intents(catalog, DAY, [again]) == 0
 
 
+@pytest.mark.parametrize("status", ["gone", "replaced", "failed"])
+def test_what_only_the_later_of_two_did_is_done(catalog: Catalog, status: str) -> None:
+    todo = intent(kind="tag" if status == "failed" else "quarantine")
+    add_intents(catalog, DAY, [todo])
+    record_results(catalog, DAY, [ended(todo, status, message="told first")])
+    later = replace(ended(todo, key="moderation"), completed_at="2026-11-22T03:00:01+00:00")
+    assert record_results(catalog, DAY, [ended(todo)]) == 0  # by one that is no later
+    assert record_results(catalog, DAY, [later]) == 1
+    assert record_results(catalog, DAY, [later, ended(todo, status)]) == 0
+    (row,) = read_actions(catalog, day=DAY).to_pylist()
+    assert (row["status"], json.loads(row["detail"])["key"]) == ("completed", "moderation")
+
+
 def test_what_is_to_be_carried_out_is_requested_and_not_taken_back(catalog: Catalog) -> None:
     intents = [intent(f"{name}.jpg") for name in ("done", "new", "returning", "returned", "stays")]
     done, new, returning, returned, stays = intents

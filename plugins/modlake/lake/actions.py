@@ -21,6 +21,7 @@ from modlake.policy.intents import (
     ActionResult,
     Intent,
     is_back_unchanged,
+    may_be_in_effect,
     may_be_requested_anew,
     may_fail_half_way,
 )
@@ -109,7 +110,8 @@ def record_results(catalog: Catalog, day: date, results: Iterable[ActionResult])
 
     An undo that is completed makes the action that it takes back ``undone``. One that fails makes a move
     ``failed``, so that it is tried again where it is asked for. What is known already is not written again.
-    What is ``withdrawn`` changes nothing: another enforcement tells how it ended.
+    What is ``withdrawn`` changes nothing: another enforcement tells how it ended. Where two have carried an
+    action out, and only the later one did it, it is done, whichever is recorded first.
 
     Raises ModlakeTerminalError for a result of an action that was never requested, ModlakeTransientError
     when others kept committing to the same day.
@@ -127,7 +129,7 @@ def record_results(catalog: Catalog, day: date, results: Iterable[ActionResult])
         for action_id, result in ended.items():
             row = known[action_id]
             is_news = row["status"] == REQUESTED and result.status != "withdrawn"
-            if is_news:
+            if is_news or _is_done_later(row, result):
                 changed[action_id] = _with_result(row, result)
             original = known.get(row["undoes"] or "")
             if original is None:
@@ -140,6 +142,15 @@ def record_results(catalog: Catalog, day: date, results: Iterable[ActionResult])
         return changed
 
     return _change(catalog, day, record) if ended else 0
+
+
+def _is_done_later(row: Mapping[str, Any], result: ActionResult) -> bool:
+    came_to_nothing = may_be_requested_anew(row) and not may_be_in_effect(row)
+    return (
+        came_to_nothing
+        and result.status == "completed"
+        and datetime.fromisoformat(result.completed_at) > row["completed_at"]
+    )
 
 
 def _change(catalog: Catalog, day: date, change: Any) -> int:
