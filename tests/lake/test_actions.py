@@ -15,6 +15,7 @@ from pyiceberg.catalog import Catalog
 from modlake.exceptions import ModlakeTerminalError
 from modlake.lake.actions import add_intents, read_actions, record_results, still_requested
 from modlake.policy.intents import ActionResult, Intent, action_id, undo_of
+from modlake.policy.object_etags import etags_of_object
 from tests.lake.conftest import Lake
 from tests.support.days import DAY
 from tests.support.labelled_days import ref
@@ -166,6 +167,24 @@ def test_a_move_is_requested_anew_for_another_upload_of_the_image(catalog: Catal
     assert still_requested(catalog, DAY, [again]) == {moved.action_id}
     record_results(catalog, DAY, [ended(again)])
     assert add_intents(catalog, DAY, [again]) == 0
+
+
+def test_an_undo_that_is_asked_for_again_keeps_the_etags_of_the_image(catalog: Catalog) -> None:
+    moved = intent(kind="quarantine")
+    add_intents(catalog, DAY, [moved])
+    record_results(catalog, DAY, [ended(moved)])
+    (row,) = read_actions(catalog, day=DAY).to_pylist()
+    undo = undo_of(row, enforcement_id="undo-1", actor="ada", reason="wrong")
+    add_intents(catalog, DAY, [undo])
+    record_results(catalog, DAY, [ended(undo, "failed", restored_etag="e2")])
+    for etag in ("e2", "e3"):
+        add_intents(catalog, DAY, [replace(undo, etag=etag)])
+        for end in ("requested", "failed"):
+            rows = read_actions(catalog, day=DAY).to_pylist()
+            assert {row["status"] for row in rows if row["undoes"]} == {end}
+            assert set(etags_of_object("e1", rows)) == {"e1", "e2", etag}
+            assert etags_of_object("e1", rows)[-1] == etag
+            record_results(catalog, DAY, [ended(undo, "failed")])
 
 
 @pytest.mark.parametrize("status", ["gone", "replaced", "failed"])

@@ -17,6 +17,7 @@ from modlake.policy.action_history import ActionHistory
 from modlake.policy.evaluation import VERDICTS
 from modlake.policy.intent_planning import plan_intents
 from modlake.policy.intents import ActionResult, Intent, undo_id, undo_of
+from modlake.policy.object_etags import with_earlier_etags
 from modlake.policy.policy import Always, Policy, Rule, Verdict
 from modlake.policy.targets import Targets
 from tests.support.days import DAY
@@ -80,12 +81,14 @@ class World:
     def request(self, intents: Sequence[Intent]) -> None:
         for intent in intents:
             self.requested += 1
-            self.actions = [row for row in self.actions if row["action_id"] != intent.action_id]
+            known = [row for row in self.actions if row["action_id"] == intent.action_id]
+            detail = with_earlier_etags(intent.detail, intent.etag, known[0]) if known else intent.detail
+            self.actions = [row for row in self.actions if row not in known]
             self.actions.append(
                 {
                     **{name: getattr(intent, name) for name in Intent.__slots__},
                     "day": DAY,
-                    "detail": json.dumps(intent.detail),
+                    "detail": json.dumps(detail),
                     "status": "requested",
                     "requested_at": REQUESTED_AT + timedelta(seconds=self.requested),
                 }
@@ -478,6 +481,28 @@ def test_an_encrypted_image_is_blocked_again_whose_release_failed_once_it_was_ba
     for etag in ("e1", "e2"):
         (again,) = world.plan(BLOCK, etag=etag)
         assert (again.action_id, again.etag) == (quarantine.action_id, "e2")
+
+
+@pytest.mark.parametrize("moved_again", [False, True])
+def test_an_encrypted_image_is_the_same_after_its_release_was_tried_twice(
+    world: World, moved_again: bool
+) -> None:
+    world.end(world.plan(BLOCK))
+    tag, back = world.plan(ALLOW)
+    world.end([tag])
+    world.end([replace(back, detail={"restored_etag": "e2"})], "failed")
+    world.row(str(back.undoes))["status"] = "failed"  # as record says of it
+    if moved_again:
+        world.end([each for each in world.plan(BLOCK) if each.kind == "quarantine"])
+    (back,) = (each for each in world.plan(ALLOW) if each.kind == "quarantine")
+    world.request([back])
+    assert [each.etag for each in world.plan(ALLOW) if each.kind == "quarantine"] == ["e2"]
+    last = "e3" if moved_again else "e2"
+    world.end([replace(back, detail={"restored_etag": last})])
+    for etag in ("e1", last):
+        again = world.plan(BLOCK, etag=etag)  # whether or not the day is listed anew
+        assert (said(again), {each.etag for each in again}) == (["tag", "quarantine"], {last})
+        assert not {each.action_id for each in again} & {row["action_id"] for row in world.actions}
 
 
 def test_images_that_are_not_decided_are_let_be(world: World) -> None:

@@ -25,6 +25,7 @@ from modlake.policy.intents import (
     may_be_requested_anew,
     may_fail_half_way,
 )
+from modlake.policy.object_etags import with_earlier_etags
 
 # As many values as a filter of Iceberg compares with a file's bounds, and a multiple of it.
 _VALUES_PER_SCAN = 2_000
@@ -73,7 +74,7 @@ def add_intents(catalog: Catalog, day: date, intents: Iterable[Intent]) -> int:
     def add(known: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
         now = datetime.now(UTC)
         return {
-            action_id: _requested(intent, now)
+            action_id: _requested(intent, now, known.get(action_id))
             for action_id, intent in wanted.items()
             if action_id not in known or _is_asked_for_anew(known[action_id], intent)
         }
@@ -183,7 +184,8 @@ def _is_asked_for_anew(row: Mapping[str, Any], intent: Intent) -> bool:
     return is_back or may_be_requested_anew(row)
 
 
-def _requested(intent: Intent, now: datetime) -> dict[str, Any]:
+def _requested(intent: Intent, now: datetime, before: Mapping[str, Any] | None) -> dict[str, Any]:
+    detail = with_earlier_etags(intent.detail, intent.etag, before) if before else intent.detail
     return {
         "action_id": intent.action_id,
         "day": date.fromisoformat(intent.day),
@@ -191,7 +193,7 @@ def _requested(intent: Intent, now: datetime) -> dict[str, Any]:
         "kind": intent.kind,
         "status": REQUESTED,
         "target": intent.target,
-        "detail": _as_text(intent.detail),
+        "detail": _as_text(detail),
         "requested_at": now,
         "completed_at": None,
         "undone_by": None,
