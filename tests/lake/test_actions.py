@@ -169,6 +169,24 @@ def test_a_move_is_requested_anew_for_another_upload_of_the_image(catalog: Catal
     assert add_intents(catalog, DAY, [again]) == 0
 
 
+def test_an_undo_that_is_told_late_takes_nothing_back_that_was_done_since(catalog: Catalog) -> None:
+    moved = intent(kind="quarantine")
+    add_intents(catalog, DAY, [moved])
+    record_results(catalog, DAY, [ended(moved)])
+    (row,) = read_actions(catalog, day=DAY).to_pylist()
+    undo = undo_of(row, enforcement_id="undo-1", actor="ada", reason="wrong")
+    add_intents(catalog, DAY, [undo])
+    record_results(catalog, DAY, [ended(undo, "failed")])
+    add_intents(catalog, DAY, [moved])
+    later = replace(ended(undo), completed_at="2026-11-22T03:00:01+00:00")
+    assert record_results(catalog, DAY, [later]) == 0
+    assert still_requested(catalog, DAY, [moved]) == {moved.action_id}
+    record_results(catalog, DAY, [ended(moved)])
+    assert record_results(catalog, DAY, [later]) == 0
+    statuses = {row["action_id"]: row["status"] for row in read_actions(catalog, day=DAY).to_pylist()}
+    assert statuses == {moved.action_id: "completed", undo.action_id: "failed"}
+
+
 def test_an_undo_that_is_asked_for_again_keeps_the_etags_of_the_image(catalog: Catalog) -> None:
     moved = intent(kind="quarantine")
     add_intents(catalog, DAY, [moved])

@@ -129,10 +129,12 @@ def record_results(catalog: Catalog, day: date, results: Iterable[ActionResult])
         changed = {}
         for action_id, result in ended.items():
             row = known[action_id]
+            original = known.get(row["undoes"] or "")
             is_news = row["status"] == REQUESTED and result.status != "withdrawn"
+            if not is_news and original is not None and _is_asked_for_since(original, result):
+                continue
             if is_news or _is_done_later(row, result):
                 changed[action_id] = _with_result(row, result)
-            original = known.get(row["undoes"] or "")
             if original is None:
                 continue
             if result.status == "completed" and original["status"] != UNDONE:
@@ -152,6 +154,11 @@ def _is_done_later(row: Mapping[str, Any], result: ActionResult) -> bool:
         and result.status == "completed"
         and datetime.fromisoformat(result.completed_at) > row["completed_at"]
     )
+
+
+def _is_asked_for_since(original: Mapping[str, Any], undo: ActionResult) -> bool:
+    """Tell whether an action was requested anew, as another undo failed, after this one was done."""
+    return bool(original["requested_at"] > datetime.fromisoformat(undo.completed_at))
 
 
 def _change(catalog: Catalog, day: date, change: Any) -> int:
