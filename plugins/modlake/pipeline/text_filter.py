@@ -20,7 +20,7 @@ _SECOND_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 
 
 class TextFilter:
-    """Remembers texts in 16 bytes each, up to 128 MiB: it never misses one, and hardly takes another for one.
+    """Remembers texts in 16 to 32 bytes each, up to 128 MiB. It never misses one.
 
     Of ten million other texts about one is taken for one that is held, so that most files without any of
     these are known as such by a single column.
