@@ -375,6 +375,22 @@ def test_an_undo_that_began_is_brought_to_its_end_before_it_is_done_again(world:
     assert not {intent.action_id for intent in intents[2:]} & {intent.action_id for intent in first}
 
 
+@pytest.mark.parametrize("status", ["failed", "replaced", "gone"])
+def test_an_undo_that_began_ends_although_its_action_came_to_nothing(world: World, status: str) -> None:
+    tagging = policy(actions={"block": ("tag",)})
+    (tag,) = world.plan(BLOCK, tagging)
+    world.request([tag])
+    (undo,) = world.plan(ALLOW, tagging)
+    world.request([undo])
+    world.end([tag], status)
+    assert world.plan(ALLOW, tagging) == [undo]
+    assert [each.undoes for each in world.plan(ALLOW, tagging, outcome="failed")] == [tag.action_id]
+    # Nothing is done by the name of what is being taken back.
+    back, again = world.plan(BLOCK, tagging)
+    assert (back.undoes, again.undoes) == (tag.action_id, None)
+    assert again.action_id != tag.action_id
+
+
 def test_an_undo_that_failed_is_tried_again_and_one_that_cannot_be_is_not(world: World) -> None:
     world.end(world.plan(BLOCK))
     tag, quarantine = world.plan(ALLOW)

@@ -97,6 +97,11 @@ class ImageHistory:
         """The actions that may be in effect."""
         return [row for row in self.actions if may_be_in_effect(row)]
 
+    @property
+    def undos_begun(self) -> list[dict[str, Any]]:
+        """The actions that are about to be taken back, also those that came to nothing since."""
+        return [row for row in self.actions if row["status"] != UNDONE and self.undo_status(row) == REQUESTED]
+
     def named(self, kind: str, target: str) -> list[dict[str, Any]]:
         return [row for row in self.actions if (row["kind"], row["target"]) == (kind, target)]
 

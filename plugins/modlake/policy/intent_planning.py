@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from modlake.pipeline.columns import Column
 from modlake.pipeline.outcomes import ANSWERED, Outcome
 from modlake.policy.action_history import ActionHistory, ImageHistory, severity_of
-from modlake.policy.intents import MODLAKE, REQUESTED, UNDONE, Intent, action_id, undo_of
+from modlake.policy.intents import MODLAKE, UNDONE, Intent, action_id, undo_of
 from modlake.policy.policy import Policy, Verdict
 from modlake.policy.targets import Targets
 
@@ -76,13 +76,14 @@ class _Planner:
 
     def plan(self, rows: list[dict[str, Any]], history: ImageHistory) -> Iterator[Intent]:
         wanted = self._wanted(rows)
-        superseded = []
-        for row in history.open:
-            undo_status = history.undo_status(row)
-            is_wanted = (row["kind"], row["target"]) in wanted
-            # An undo that began is brought to its end, whatever is wanted now.
-            if undo_status == REQUESTED or (not is_wanted and undo_status in (None, "failed")):
-                superseded.append(row)
+        released = [
+            row
+            for row in history.open
+            if (row["kind"], row["target"]) not in wanted and history.undo_status(row) in (None, "failed")
+        ]
+        # An undo that began is brought to its end, whatever is wanted now.
+        begun = history.undos_begun
+        superseded = [row for row in history.actions if row in released or row in begun]
         verdicts = ", ".join(sorted({row["verdict"] for row in rows})) or "no verdict"
         yield from self._undo(superseded, history, f"Released: {verdicts} now")
         for row in history.undone_in_vain(superseded):
@@ -93,7 +94,7 @@ class _Planner:
 
     def go_on(self, rows: list[dict[str, Any]], history: ImageHistory) -> Iterator[Intent]:
         """Yield the undos that began, what the last answer asked for, and more for the same verdict."""
-        begun = [row for row in history.open if history.undo_status(row) == REQUESTED]
+        begun = history.undos_begun
         yield from self._undo(begun, history, "Released: it began before")
         is_the_same = severity_of(rows) == severity_of(history.answered_and_kept)
         wanted = (self._wanted(rows) if is_the_same else {}) | {
