@@ -178,7 +178,7 @@ def test_what_was_gone_is_sought_again_when_the_day_is_published_anew(world: Wor
     assert Counter(read_actions(world.catalog, day=DAY)["status"].to_pylist()) == {"completed": 6}
 
 
-def test_what_was_uploaded_again_is_moved_again_by_the_next_run(world: World) -> None:
+def test_what_was_uploaded_again_is_tagged_and_moved_again_by_the_next_run(world: World) -> None:
     first = world.plan()
     world.act(first)
     later = datetime(2026, 11, 23, tzinfo=UTC)
@@ -187,7 +187,7 @@ def test_what_was_uploaded_again_is_moved_again_by_the_next_run(world: World) ->
     back = {"a.jpg": {"last_modified": later}}
     publish_labels(world.catalog, DAY, IMAGES, run_id="run-3", images=back, published_at=later)
     again = world.plan()
-    assert again.intents == {"quarantine": 1}
+    assert again.intents == {"tag": 1, "quarantine": 1}
     assert again.enforcement_id != first.enforcement_id
     assert {intent.action_id for intent in world.intents(again)} < {
         intent.action_id for intent in world.intents(first)

@@ -25,6 +25,7 @@ from tests.support.labelled_days import TARGETS, policy
 
 REQUESTED_AT = datetime(2026, 11, 22, 2, tzinfo=UTC)
 UPLOADED_AT = datetime(2026, 11, 21, 12, 30, 15, 250_000, tzinfo=UTC)
+SEEN = {"last_modified": UPLOADED_AT.isoformat()}
 MOVED_UPLOADED_AT = datetime(2026, 11, 21, 12, 40, tzinfo=UTC)
 REASONS = [{"label": "Explicit", "confidence": 95.0}]
 
@@ -127,10 +128,7 @@ def test_a_verdict_has_its_actions_done(world: World) -> None:
     assert (quarantine.kind, quarantine.target) == ("quarantine", "s3://quarantine/")
     assert (quarantine.policy, quarantine.policy_version, quarantine.rule) == ("house", "v1", "nudity")
     assert (quarantine.verdict, quarantine.actor, quarantine.etag) == ("block", "modlake", "e1")
-    assert (tag.detail, quarantine.detail) == (
-        {"labels": REASONS},
-        {"labels": REASONS, "last_modified": UPLOADED_AT.isoformat()},
-    )
+    assert tag.detail == quarantine.detail == {"labels": REASONS} | SEEN
     assert quarantine.enforcement_id == "enf-1"
     assert quarantine.action_id.startswith("act-")
     assert len(quarantine.action_id) == 28
@@ -220,16 +218,31 @@ def test_an_image_that_was_uploaded_again_while_it_lies_in_quarantine_is_moved_a
         world.published_at += timedelta(days=1)
         assert world.plan(BLOCK) == []
     world.last_modified = uploaded_at
-    (again,) = world.plan(BLOCK)
-    assert again.action_id == quarantine.action_id
+    tag_again, again = world.plan(BLOCK)
+    assert (tag_again.action_id, again.action_id) == (tag.action_id, quarantine.action_id)
     for verdict in (ALLOW, REVIEW, BLOCK):
-        assert [each.action_id for each in world.plan(verdict, outcome="failed")] == [again.action_id]
+        assert said(world.plan(verdict, outcome="failed")) == ["tag", "quarantine"]
     assert said(world.plan(ALLOW)) == ["undo tag", "undo quarantine"]
+    world.end([tag_again])
     world.request([again])
     assert world.plan(BLOCK) == [again]
     world.end([moved(again)])  # its owner has removed it, and the one before lies in quarantine still
     assert world.plan(BLOCK) == []
     assert said(world.plan(ALLOW)) == ["undo tag", "undo quarantine"]
+
+
+def test_a_tag_that_an_upload_of_the_same_image_has_removed_is_set_again(world: World) -> None:
+    tagging = policy(actions={"block": ("tag",)})
+    (tag,) = world.plan(BLOCK, tagging)
+    world.end([tag])
+    world.published_at += timedelta(days=1)
+    assert world.plan(BLOCK, tagging) == []
+    world.last_modified += timedelta(days=1)
+    (again,) = world.plan(BLOCK, tagging)
+    assert again.action_id == tag.action_id
+    world.end([again])
+    assert world.plan(BLOCK, tagging) == []
+    assert said(world.plan(ALLOW, tagging)) == ["undo tag"]
 
 
 def test_a_tag_that_was_sought_in_quarantine_is_set_when_the_image_is_uploaded_again(world: World) -> None:
@@ -274,7 +287,7 @@ def test_an_image_that_a_person_has_released_is_not_moved_again(world: World) ->
     undo = undo_of(world.row(quarantine.action_id), enforcement_id="undo-1", actor="ada", reason="a statue")
     world.end([undo], "replaced")
     world.last_modified += timedelta(days=1)
-    assert world.plan(BLOCK) == []
+    assert said(world.plan(BLOCK)) == ["tag"]
 
 
 def test_a_move_that_failed_is_tried_again_whatever_another_one_found(world: World) -> None:
@@ -315,7 +328,7 @@ def test_a_tag_knows_the_earlier_one_whose_undo_may_fail(world: World) -> None:
     world.end([tag, quarantine])
     undos_and_more = world.plan(REVIEW)
     review = undos_and_more[2]
-    assert review.detail == {"labels": REASONS, "supersedes": {tag.action_id: "moderation=block"}}
+    assert review.detail == {"labels": REASONS, "supersedes": {tag.action_id: "moderation=block"}} | SEEN
     world.end(undos_and_more[:1], "failed")
     world.end(undos_and_more[1:])
     assert world.plan(REVIEW) == undos_and_more[:1]
@@ -577,7 +590,10 @@ def test_a_rule_may_have_actions_of_its_own(world: World) -> None:
 def test_images_without_an_answer_have_the_actions_of_their_verdict(world: World) -> None:
     todo = world.plan([("house", "review", None)], outcome="failed")
     assert said(todo) == ["tag", "review_queue"]
-    assert todo[0].detail == {"labels": [], "outcome": "failed"}
+    assert [each.detail for each in todo] == [
+        {"labels": [], "outcome": "failed"} | SEEN,
+        {"labels": [], "outcome": "failed"},
+    ]
 
 
 def test_a_decision_for_lack_of_an_answer_takes_no_other_back(world: World) -> None:

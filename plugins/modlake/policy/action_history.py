@@ -130,7 +130,12 @@ class ImageHistory:
         return row["status"] in (REQUESTED, "failed") or self._is_back(row)
 
     def _is_back(self, row: Mapping[str, Any]) -> bool:
-        return is_back_unchanged(row, self.last_modified)
+        is_elsewhere = row["kind"] != "quarantine" and self._lies_in_quarantine
+        return is_back_unchanged(row, self.last_modified) and not is_elsewhere
+
+    @property
+    def _lies_in_quarantine(self) -> bool:
+        return any(row["kind"] == "quarantine" and not self._is_back(row) for row in self.open)
 
     def sought_in_vain(self, row: Mapping[str, Any], superseded: list[dict[str, Any]]) -> bool:
         """Tell whether an action or undo did not find the image, and may find it now.
@@ -150,7 +155,7 @@ class ImageHistory:
         undone = {row["action_id"] for row in quarantines if row["status"] == UNDONE}
         times = [undo["completed_at"] for undoes, undo in self.undos.items() if undoes in undone]
         # An image in quarantine is one of its day without being where it was.
-        if not any(may_be_in_effect(row) and not self._is_back(row) for row in quarantines):
+        if not self._lies_in_quarantine:
             times.append(self.published_at)
         return max(times, default=_NEVER)
 

@@ -20,6 +20,9 @@ MODLAKE = "modlake"
 
 _DIGITS = 24
 
+KINDS_OF_OBJECTS = frozenset({"tag", "quarantine"})
+"""What is done to the object itself, and ends with it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Intent:
@@ -27,7 +30,7 @@ class Intent:
 
     ``detail`` has the ``labels`` that led to the decision, and the image's ``outcome`` when it had no answer;
     as ``supersedes`` the targets of what was done of its kind before and is to be taken back, by action id.
-    That of a move has the image's ``last_modified`` in its day, ISO 8601. That of an undo has, as
+    That of a tag or a move has the image's ``last_modified`` in its day, ISO 8601. That of an undo has, as
     ``original``, the detail of the action that it takes back; of this one are policy, rule and verdict, too.
     ``decided_at`` is ISO 8601, and the same for every try of the intent.
     """
@@ -100,16 +103,18 @@ def may_fail_half_way(row: Mapping[str, Any]) -> bool:
 
 
 def is_back_unchanged(row: Mapping[str, Any], last_modified: str) -> bool:
-    """Tell whether the image that an action of ``actions`` has moved away was uploaded anew since.
+    """Tell whether the image that an action of ``actions`` has tagged or moved was uploaded anew since.
 
-    :param last_modified: ISO 8601, of the image in its day: that of the object that was moved, as long as no
-        other one is in its place
+    A tag is lost by that, and what was moved away is back.
+
+    :param last_modified: ISO 8601, of the image in its day: while it lies in quarantine that of the object
+        that was moved
     """
-    if (row["kind"], row["status"], row["undoes"]) != ("quarantine", "completed", None):
+    if row["kind"] not in KINDS_OF_OBJECTS or row["status"] != "completed" or row["undoes"] is not None:
         return False
     detail = json.loads(row["detail"])
-    # One is of the listing that led to the move, one of the moved object. The next upload may have an earlier
-    # one: S3 dates what comes in parts from its beginning.
+    # One is of the listing that led to it, one of the moved object. The next upload may have an earlier one:
+    # S3 dates what comes in parts from its beginning.
     known = {detail.get("last_modified"), detail.get("origin", {}).get("last_modified")} - {None}
     return bool(known) and _second(last_modified) not in map(_second, known)
 
