@@ -142,7 +142,7 @@ class MemorySubmissionLedger:
     def conclude(self, submission: Submission, job: dict[str, Any]) -> None:
         """Keep nothing: there is no place that lasts longer than the job."""
 
-    def concluded_job(self, submission: Submission) -> dict[str, Any] | None:  # noqa: ARG002
+    def concluded_job(self, submission: Submission) -> dict[str, Any] | None:  # noqa: ARG002 nothing is kept
         return None
 
 
