@@ -132,6 +132,7 @@ class Work:
 
 
 def modlake(paths: list[str], home: str, images: int, turn: str) -> Work:
+    import arro3.core  # noqa: F401 imported when first used
     import pyarrow as pa
     import pyarrow.acero
     import pyarrow.compute as pc
@@ -185,6 +186,7 @@ def modlake(paths: list[str], home: str, images: int, turn: str) -> Work:
 
 
 def modlake_land(paths: list[str], home: str, images: int, turn: str) -> Work:
+    import arro3.core  # noqa: F401 imported when first used
     import pyarrow.acero  # noqa: F401 imported when first used
 
     from modlake.pipeline.landing import land_shards

@@ -207,6 +207,7 @@ def test_an_object_that_names_no_image_is_bad_and_so_is_one_that_names_two() -> 
     ],
 )
 def test_lines_as_documented_need_no_strict_parser(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("modlake.pipeline.results._BYTES_AT_ONCE", 100)
     monkeypatch.setattr("modlake.pipeline.results._parse", lambda _: pytest.fail("parsed twice"))
     assert refs("\n".join([LINES[1], line, LINES[2]]))[1] == 0
 
@@ -228,3 +229,15 @@ def test_an_object_with_a_key_twice_is_bad(twice: tuple[str, str]) -> None:
     assert refs("\n".join([LINES[0], line, LINES[2]])) == (["s3://u/a", "s3://u/c"], 1)
     unknown = LINES[0].replace("}}", '},"new":1}')
     assert refs("\n".join([unknown, line, LINES[2]])) == (["s3://u/a", "s3://u/c"], 1)
+
+
+@pytest.mark.parametrize("bytes_at_once", [1, 7, 4096])
+def test_what_needs_the_strict_parser_is_seen_wherever_it_stands(
+    bytes_at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("modlake.pipeline.results._BYTES_AT_ONCE", bytes_at_once)
+    many = [answer_line(f"s3://u/{number}", SMOKING) for number in range(50)]
+    escaped = r'{"source-ref":"s3://u/\ud840\udc00",' + EMPTY + "}"
+    assert refs("\n".join([*many, escaped, LINES[0]]))[0][-1] == "s3://u/\U00020000"
+    twice = LINES[1].replace("}}", "}," + EMPTY + "}")
+    assert refs("\n".join([*many, twice])) == (sorted(f"s3://u/{number}" for number in range(50)), 1)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import codecs
 import io
 import json
-import mmap
 import re
 from collections.abc import Iterable
 from contextlib import suppress
@@ -47,8 +46,11 @@ _LINE_SCHEMA = pa.schema(
     ]
 )
 
-_LINES_AT_ONCE = 1024
+_LINES_AT_ONCE = 2048
 """More, and the parser asks the system for memory, and gives it back, with every file."""
+
+_BYTES_AT_ONCE = 100_000
+"""They stay in a core's cache. From 128 KiB on the system would look for new memory with every file."""
 
 _SURROGATE = re.compile(rb"\\u[dD]")
 
@@ -109,19 +111,31 @@ def _parse_flawless(file: Path) -> pa.Table:
     It takes half the time of pyarrow's own parser. Raises pyarrow.ArrowException for any other file, such as
     one in which a confidence is NaN.
     """
-    with file.open("rb") as opened:
-        body = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
+    quotes, has_escapes = _scan(file)
     # arro3 0.9 reads another character where one is written as two escapes.
-    if body.find(b"\\") >= 0 and _SURROGATE.search(body):
+    if has_escapes and _SURROGATE.search(file.read_bytes()):
         raise pa.ArrowInvalid("escapes beyond the basic multilingual plane")
     reader = arro3.io.read_json(file, _LINE_SCHEMA, batch_size=_LINES_AT_ONCE)
     # pyarrow lets go of Python's lock while it reads the stream; arro3's own reading does not.
     table = pa.RecordBatchReader.from_stream(reader).read_all().combine_chunks()
     # Of a key that stands twice in an object this parser takes the last.
-    quotes = np.count_nonzero(np.frombuffer(body, np.uint8) == ord('"'))
     if table["source-ref"].null_count or quotes != _quotes_of_fields(table.columns):
         raise pa.ArrowInvalid("an object without an image, or more than was read")
     return table
+
+
+def _scan(file: Path) -> tuple[int, bool]:
+    """Return how many quotes a file holds, and whether a backslash.
+
+    Block by block: to map a file into memory, and out of it, makes all threads of the process wait.
+    """
+    block = bytearray(_BYTES_AT_ONCE)
+    quotes, has_escapes = 0, False
+    with file.open("rb", buffering=0) as opened:
+        while size := opened.readinto(block):
+            quotes += int(np.count_nonzero(np.frombuffer(block, np.uint8, size) == ord('"')))
+            has_escapes = has_escapes or block.find(b"\\", 0, size) >= 0
+    return quotes, has_escapes
 
 
 def _quotes_of_fields(fields: Iterable[Column]) -> int:
