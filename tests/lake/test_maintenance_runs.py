@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -252,6 +253,24 @@ class TestFilesOfRetiredRuns:
         sweep(lake, weeks=1)
         assert lake.store.exists(place)
 
+    def test_so_are_those_that_a_run_found_which_is_superseded_during_the_sweep(
+        self, lake: MaintainedLake
+    ) -> None:
+        published = read_plan(lake.store, f"{folder('run-2')}plan.json")
+        record = json.loads(lake.store.read(published.folder.job_uri(0)))
+        place = f"{folder('run-3')}results/00000/job/results.json"
+        record["job"]["Results"] = {"S3Object": {"Bucket": "work", "Name": place.removeprefix("s3://work/")}}
+        lake.store.write(published.folder.job_uri(0), json.dumps(record).encode())
+        sweep(lake)
+        retired_at(lake, "run-3")
+        for uri in lake.store.uris("s3://work/submissions/"):
+            lake.store.path(uri).unlink()
+        plan, audit = lake.audited(["newest.jpg"], run_id="run-4")
+        lake.store.after_listing[lake.store.listings + 1] = lambda: publish_day(lake.open(), plan, audit)
+        sweep(lake, weeks=1)
+        assert lake.store.exists(place)
+        assert "manifests" not in names(lake, "run-3")
+
     def test_parts_of_retries_are_kept_which_no_plan_names(self, lake: MaintainedLake) -> None:
         """Retries of images get manifests, results and submissions of their own while a run goes on."""
         key = folder("run-3").removeprefix("s3://work/")
@@ -269,10 +288,25 @@ class TestFilesOfRetiredRuns:
         assert parts <= lake.store.uris()
 
     def test_a_submission_that_can_not_be_read_ends_the_sweep(self, lake: MaintainedLake) -> None:
+        sweep(lake)
+        retired_at(lake, "run-1")
+        lake.store.deleted.clear()
         lake.store.write("s3://work/submissions/of-somebody/00.json", b"{}")
         with pytest.raises(ModlakeTerminalError, match=r"of-somebody/00\.json is no request"):
-            sweep(lake)
+            sweep(lake, weeks=1)
         assert lake.store.deleted == []
+
+    def test_no_submission_is_read_as_long_as_none_can_matter(
+        self, lake: MaintainedLake, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        read = lake.store.read
+        asked: list[str] = []
+        monkeypatch.setattr(lake.store, "read", lambda uri: (asked.append(uri), read(uri))[1])
+        sweep(lake)
+        assert not [uri for uri in asked if "/submissions/" in uri]
+        retired_at(lake, "run-1")
+        sweep(lake, weeks=1)
+        assert [uri for uri in asked if "/submissions/" in uri]
 
 
 class TestSubmissions:
@@ -393,34 +427,51 @@ class TestLandedFilesOfPublishedRuns:
         assert {row["run_id"] for row in lake.rows("images") if row["day"] == DAY} == {"run-4"}
 
 
-@pytest.mark.parametrize("moment", ["listed", "_published_runs", "load_tables", "_named_by_jobs", "_expired"])
+@pytest.mark.parametrize(
+    ("moment", "call"),
+    [
+        ("listed", 1),
+        ("_published_runs", 1),
+        ("_published_runs", 2),
+        ("find_submissions", 1),
+        ("load_tables", 1),
+        ("_named_by_jobs", 1),
+        ("_landed", 1),
+        ("_published_runs", 3),
+    ],
+)
 def test_an_old_run_published_at_any_moment_of_a_sweep_is_whole(
-    lake: MaintainedLake, monkeypatch: pytest.MonkeyPatch, moment: str
+    lake: MaintainedLake, monkeypatch: pytest.MonkeyPatch, moment: str, call: int
 ) -> None:
     """Its files are past every age, and nobody says that its Airflow run is going."""
+    sweep(lake)
+    retired_at(lake, "run-1")
+    retired_at(lake, "run-3")
     plan, audit = lake.audited(KEYS, run_id="run-4", images_per_manifest=1)
+    published = []
 
     def publish() -> None:
-        publish_day(lake.open(), plan, audit)
+        published.append(publish_day(lake.open(), plan, audit))
 
     if moment == "listed":
         lake.store.after_listing[lake.store.listings + 1] = publish
     else:
         step = getattr(runs, moment)
+        calls = itertools.count(1)
 
-        def before(*arguments: Any) -> Any:
-            publish()
-            monkeypatch.setattr(runs, moment, step)
-            return step(*arguments)
+        def before(*arguments: Any, **named: Any) -> Any:
+            if next(calls) == call:
+                publish()
+            return step(*arguments, **named)
 
         monkeypatch.setattr(runs, moment, before)
     expire(lake)
-    sweep(lake)
-    assert {row["run_id"] for row in lake.rows("images") if row["day"] == DAY} == {"run-4"}
-    lake.everything()
-    retired_at(lake, "run-1")
-    retired_at(lake, "run-3")
     sweep(lake, weeks=1)
+    assert published
+    assert {row["run_id"] for row in lake.rows("images") if row["day"] == DAY} == {"run-4"}
+    assert {"plan.json", "audit.json", "landed"} <= names(lake, "run-4")
+    lake.everything()
+    sweep(lake, weeks=2)
     lake.everything()
 
 

@@ -51,10 +51,15 @@ class RunFolder:
         """The prefix to ask for in OutputConfig; where results really lie, only the job tells."""
         return f"{self.uri}results/{_shard_name(shard, retry)}/"
 
+    @property
+    def landed_prefix(self) -> str:
+        """What the URIs of all landed files begin with."""
+        return f"{self.uri}landed/"
+
     def landed_uri(self, table: Literal["images", "labels"], part: int | str, attempt: str) -> str:
         """A data file of the lake. ``attempt`` keeps names unique: Iceberg must never see one reused."""
         name = f"{part:05d}" if isinstance(part, int) else part
-        return f"{self.uri}landed/{table}-{name}-{attempt}.parquet"
+        return f"{self.landed_prefix}{table}-{name}-{attempt}.parquet"
 
     def incomplete_uri(self, shard: int | None = None) -> str:
         """The list of a shard's images that have no answer, or the prefix of all such lists."""

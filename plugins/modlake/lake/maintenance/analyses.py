@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import groupby
 from typing import Any
 
 from modlake.exceptions import ModlakeTerminalError
-from modlake.lake.maintenance.run_folders import RunContents
 from modlake.pipeline.object_store import ListedObject, ObjectStore
 from modlake.pipeline.s3_uri import as_folder_uri, split_s3_uri
+from modlake.pipeline.side_by_side import side_by_side
 
-_READS_AT_ONCE = 8
+_READS_AT_ONCE = 16
+_RECORDS_BETWEEN_REPORTS = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,59 +26,90 @@ class Submissions:
     places: list[str]
 
     @property
-    def last_modified(self) -> datetime:
-        return max(each.last_modified for each in self.records)
-
-    def is_expired(self, horizon: datetime, kept_uris: tuple[str, ...]) -> bool:
-        """Tell whether they may go: all of before ``horizon``, and none points into a folder that is kept."""
-        return self.last_modified < horizon and not any(place.startswith(kept_uris) for place in self.places)
+    def folders(self) -> set[str]:
+        """The URIs of the runs' folders that it points into."""
+        return set(map(_folder_of, self.places))
 
 
-def read_submissions(
-    store: ObjectStore, work_uri: str, report: Callable[[str], None]
-) -> dict[str, Submissions]:
-    """Return all submissions by fingerprint.
+@dataclass(slots=True)
+class SubmissionsFound:
+    """What the sweep has to know of the submissions, however many there are.
+
+    ``records`` counts them all. ``parts`` has, by URI of a folder that may be freed, the beginnings of the
+    URIs in it that submissions point at.
+    """
+
+    records: int = 0
+    expired: list[Submissions] = field(default_factory=list)
+    parts: dict[str, list[str]] = field(default_factory=dict)
+
+
+def find_submissions(
+    store: ObjectStore,
+    work_uri: str,
+    *,
+    horizon: datetime,
+    kept: Collection[str],
+    freed: Collection[str],
+    report: Callable[[str], None],
+) -> SubmissionsFound:
+    """Return which submissions have expired, and what they all point at in the folders ``freed``.
+
+    They expire when all are of before ``horizon``, and none points into a folder that is ``kept``. Those that
+    can neither expire nor hold a part of a folder are not read. Memory is bounded by those that do.
 
     Raises ModlakeTerminalError when a record can't be read: what it points at must not seem to be free.
     """
-    bucket, root = split_s3_uri(as_folder_uri(work_uri))
-    records: dict[str, list[ListedObject]] = defaultdict(list)
-    for page in store.list_objects(bucket, f"{root}submissions/"):
-        for each in page:
-            records[each.key.split("/")[-2]].append(each)
-    report(f"{len(records):,} analyses were submitted; reading where their results lie")
-    requests = [
-        each.source_ref
-        for listed in records.values()
-        for each in listed
-        if not each.key.endswith(".job.json")
-    ]
-    with ThreadPoolExecutor(_READS_AT_ONCE) as readers:
-        bodies = readers.map(store.read, requests)
-        places = {uri: _places(uri, body) for uri, body in zip(requests, bodies, strict=True)}
-    return {
-        name: Submissions(listed, [place for each in listed for place in places.get(each.source_ref, ())])
-        for name, listed in records.items()
-    }
+    found = SubmissionsFound()
 
+    def is_old(records: list[ListedObject]) -> bool:
+        return max(each.last_modified for each in records) < horizon
 
-def parts_in(submissions: Iterable[Submissions], runs: Iterable[RunContents]) -> dict[str, list[str]]:
-    """Return by URI of a run's folder the beginnings of the URIs in it that submissions point at."""
-    uris = {run.folder.uri for run in runs}
-    parts: dict[str, list[str]] = defaultdict(list)
-    for each in submissions:
+    def read(records: list[ListedObject]) -> Submissions:
+        return Submissions(records, [place for each in records for place in _places(store, each)])
+
+    listed = _counted(_list_submissions(store, work_uri), found, report)
+    regarded = (records for records in listed if freed or is_old(records))
+    for each in side_by_side(read, regarded, _READS_AT_ONCE):
+        if is_old(each.records) and each.folders.isdisjoint(kept):
+            found.expired.append(each)
         for place in each.places:
-            # The place of a run's file is the folder's URI and two names more.
-            folder_uri = "/".join(place.removesuffix("/").split("/")[:-2]) + "/"
-            if folder_uri in uris:
-                parts[folder_uri].append(place)
-    return parts
+            if (folder := _folder_of(place)) in freed:
+                found.parts.setdefault(folder, []).append(place)
+    report(f"{found.records:,} records of submissions listed")
+    return found
 
 
-def _places(uri: str, body: bytes) -> list[str]:
+def _counted(
+    listed: Iterable[list[ListedObject]], found: SubmissionsFound, report: Callable[[str], None]
+) -> Iterator[list[ListedObject]]:
+    for records in listed:
+        yield records
+        found.records += len(records)
+        if found.records % _RECORDS_BETWEEN_REPORTS < len(records):
+            report(f"{found.records:,} records of submissions listed")
+
+
+def _list_submissions(store: ObjectStore, work_uri: str) -> Iterator[list[ListedObject]]:
+    """Yield the records of each fingerprint."""
+    bucket, root = split_s3_uri(as_folder_uri(work_uri))
+    records = (each for page in store.list_objects(bucket, f"{root}submissions/") for each in page)
+    for _, members in groupby(records, lambda each: each.key.split("/")[-2]):
+        yield list(members)
+
+
+def _folder_of(place: str) -> str:
+    # The place of a run's file is the folder's URI and two names more.
+    return "/".join(place.removesuffix("/").split("/")[:-2]) + "/"
+
+
+def _places(store: ObjectStore, record: ListedObject) -> list[str]:
     """Return where the manifest and the results of a recorded request lie."""
+    if record.key.endswith(".job.json"):
+        return []
+    uri = record.source_ref
     try:
-        request: dict[str, Any] = json.loads(body)
+        request: dict[str, Any] = json.loads(store.read(uri))
         manifest, output = request["Input"]["S3Object"], request["OutputConfig"]
         return [
             f"s3://{manifest['Bucket']}/{manifest['Name']}",

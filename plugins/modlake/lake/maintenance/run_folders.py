@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
 from itertools import groupby
-from typing import Any
+from typing import Any, Self
 
 from modlake.lake.maintenance.store import DeletableStore
 from modlake.pipeline.object_store import ListedObject, ObjectStore
@@ -24,14 +24,37 @@ _PLACE = re.compile(r"runs/day=(?P<day>\d{4}-\d{2}-\d{2})/(?P<run_id>[^/]+)/")
 
 @dataclass(frozen=True, slots=True)
 class RunContents:
-    """A run's folder with the objects that a listing found in it."""
+    """A run's folder, with the objects that a listing found in it.
+
+    There were ``count`` of them, and ``last_activity`` is when the youngest was written that is no marker.
+    When it ``is_abridged``, ``objects`` are the landed files and those that lie in no folder of the run's.
+    """
 
     folder: RunFolder
     objects: list[ListedObject]
+    count: int
+    last_activity: datetime
+    is_abridged: bool = False
+
+    @classmethod
+    def of(cls, folder: RunFolder, listed: Iterable[ListedObject], *, is_abridged: bool = False) -> Self:
+        """Take over the objects of a folder, of which there is one at least."""
+        uri, landed_prefix, marker_uri = folder.uri, folder.landed_prefix, _marker_uri(folder)
+        objects: list[ListedObject] = []
+        active_at: datetime | None = None
+        count = 0
+        for each in listed:
+            count += 1
+            ref = each.source_ref
+            if ref != marker_uri and (active_at is None or each.last_modified > active_at):
+                active_at = each.last_modified
+            if not is_abridged or ref.startswith(landed_prefix) or "/" not in ref[len(uri) :]:
+                objects.append(each)
+        return cls(folder, objects, count, active_at or objects[0].last_modified, is_abridged)
 
     @property
     def marker_uri(self) -> str:
-        return f"{self.folder.uri}retired.json"
+        return _marker_uri(self.folder)
 
     @property
     def marker(self) -> ListedObject | None:
@@ -52,20 +75,23 @@ class RunContents:
     def is_retired(self) -> bool:
         return self.marker is not None and not self.heads
 
-    @property
-    def last_activity(self) -> datetime:
-        return max(each.last_modified for each in self.files or self.objects)
-
     def landed(self, table: str) -> list[ListedObject]:
         """The data files that landed for a table."""
-        beginning = f"{self.folder.uri}landed/{table}-"
+        beginning = f"{self.folder.landed_prefix}{table}-"
         return [each for each in self.objects if each.source_ref.startswith(beginning)]
 
 
+def _marker_uri(folder: RunFolder) -> str:
+    return f"{folder.uri}retired.json"
+
+
 def list_run_folders(
-    store: ObjectStore, work_uri: str, report: Callable[[str], None]
+    store: ObjectStore, work_uri: str, published: Mapping[date, str], report: Callable[[str], None]
 ) -> Iterator[RunContents]:
-    """Yield the folder of every run, day by day; what lies elsewhere below ``runs/`` is nobody's business."""
+    """Yield the folder of every run, day by day; what lies elsewhere below ``runs/`` is nobody's business.
+
+    The folders of runs that are ``published``, by day, are abridged: they are most of all.
+    """
     bucket, root = split_s3_uri(as_folder_uri(work_uri))
     count = 0
 
@@ -84,8 +110,14 @@ def list_run_folders(
     for key, members in groupby(objects(), place):
         if key is not None:
             folder = RunFolder(work_uri, date.fromisoformat(key[0]), key[1])
-            yield RunContents(folder, list(members))
+            yield RunContents.of(folder, members, is_abridged=published.get(folder.day) == folder.run_id)
     report(f"{count:,} objects of runs listed")
+
+
+def list_whole(store: ObjectStore, run: RunContents) -> RunContents:
+    """Return a run with all objects of its folder, as they are now; as it was, if there are none left."""
+    objects = [each for page in store.list_objects(*split_s3_uri(run.folder.uri)) for each in page]
+    return RunContents.of(run.folder, objects) if objects else run
 
 
 def read_story(store: ObjectStore, run: RunContents) -> dict[str, Any]:

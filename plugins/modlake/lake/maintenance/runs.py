@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 
 from pyiceberg.catalog import Catalog
 
-from modlake.lake.maintenance.analyses import Submissions, parts_in, read_submissions
+from modlake.lake.maintenance.analyses import SubmissionsFound, find_submissions
 from modlake.lake.maintenance.findings import SAMPLES, Finding, MaintenanceRefusedError, check_share
 from modlake.lake.maintenance.orphans import expiring
 from modlake.lake.maintenance.policy import MaintenancePolicy
@@ -18,6 +18,7 @@ from modlake.lake.maintenance.removal import Batch, Removal, remove
 from modlake.lake.maintenance.run_folders import (
     RunContents,
     list_run_folders,
+    list_whole,
     read_story,
     renew,
     retire,
@@ -75,38 +76,61 @@ def sweep_runs(
     Raises MaintenanceRefusedError when too large a share of runs or files would go, or when the catalog
     knows none of the runs.
     """
-    contents = list(list_run_folders(store, work_uri, report))
-    submissions = read_submissions(store, work_uri, report)
+    contents = list(list_run_folders(store, work_uri, _published_runs(catalog), report))
     # In this order: who is published meanwhile isn't in `published` yet, or has its files in `needed`.
     published = _published_runs(catalog)
-    runs = _sort(contents, published, policy, now)
+    runs = _sort(_whole_if_superseded(store, contents, published), published, policy, now)
     _check_acquaintance(catalog, work_uri, runs)
+    freed = {run.folder.uri for run in runs.retired if run.files and _is_past_grace(run, policy, now)}
+    submissions = find_submissions(
+        store,
+        work_uri,
+        horizon=now - policy.analysis_retention,
+        kept={run.folder.uri for run in runs.unretired},
+        freed=freed,
+        report=report,
+    )
     needed = files_needed(load_tables(catalog), report, expiring(policy, now))
-    needed |= _named_by_jobs(catalog)
-    needed |= _named_by_records(store, [*runs.kept, *runs.due])
-    expired = _expired(submissions, runs, now - policy.analysis_retention)
+    if freed:
+        needed |= _named_by_jobs(catalog, freed)
+        needed |= _named_by_records(store, [*runs.kept, *runs.due])
     due = [run for run in runs.due if not _is_going(store, run, is_going)]
     retiring = _retiring(due, runs)
     removals = [
         *_landed(store, runs, needed, now - policy.grace, is_going),
-        _files_of_retired(runs, needed, submissions, now - policy.grace),
+        _files_of_retired(runs, needed, submissions, policy, now),
         Removal(
             "runs",
             "records of submissions",
-            sum(len(each.records) for each in submissions.values()),
-            [Batch(each.records) for each in expired],
+            submissions.records,
+            [Batch(each.records) for each in submissions.expired],
         ),
     ]
     check_share([retiring, *(removal.finding for removal in removals)], policy.max_removed_percent, report)
     if not policy.dry_run:
+        # Once more, as all this took its time.
+        published = _published_runs(catalog)
         retired = [run for run in due if _retire(store, run, published, now, is_going, report)]
         retiring = replace(retiring, done=len(retired))
         # Their parts stay for another grace time: somebody may just have read the submission.
-        holders = parts_in(expired, runs.retired)
+        holders = {uri for each in submissions.expired for uri in each.folders}
         for run in runs.retired:
             if run.folder.uri in holders:
                 renew(store, run)
     return [retiring, *remove(store, removals, policy, report)]
+
+
+def _whole_if_superseded(
+    store: DeletableStore, contents: Iterable[RunContents], published: dict[date, str]
+) -> Iterator[RunContents]:
+    """List those anew that have ceased to be the published ones of their days since they were listed."""
+    for run in contents:
+        is_superseded = run.is_abridged and published.get(run.folder.day) != run.folder.run_id
+        yield list_whole(store, run) if is_superseded else run
+
+
+def _is_past_grace(run: RunContents, policy: MaintenancePolicy, now: datetime) -> bool:
+    return run.marker is not None and run.marker.last_modified < now - policy.grace
 
 
 def _published_runs(catalog: Catalog) -> dict[date, str]:
@@ -139,9 +163,16 @@ def _check_acquaintance(catalog: Catalog, work_uri: str, runs: _Runs) -> None:
         )
 
 
-def _named_by_jobs(catalog: Catalog) -> set[str]:
-    rows = catalog.load_table(JOBS_TABLE.identifier).scan(selected_fields=_POINTERS).to_arrow()
-    return {normalised(str(uri)) for name in _POINTERS for uri in rows[name].drop_null().to_pylist()}
+def _named_by_jobs(catalog: Catalog, folder_uris: Collection[str]) -> set[str]:
+    """Return what ``jobs`` names in those folders."""
+    beginnings = tuple(folder_uris)
+    named: set[str] = set()
+    scan = catalog.load_table(JOBS_TABLE.identifier).scan(selected_fields=_POINTERS)
+    for rows in scan.to_arrow_batch_reader():
+        for name in _POINTERS:
+            uris = (normalised(str(uri)) for uri in rows[name].drop_null().to_pylist())
+            named.update(uri for uri in uris if uri.startswith(beginnings))
+    return named
 
 
 def _named_by_records(store: DeletableStore, runs: Iterable[RunContents]) -> set[str]:
@@ -168,7 +199,7 @@ def _retire(
     is_going: IsGoing,
     report: Callable[[str], None],
 ) -> bool:
-    if _is_going(store, run, is_going):
+    if published.get(run.folder.day) == run.folder.run_id or _is_going(store, run, is_going):
         return False
     newer = published.get(run.folder.day)
     reason = f"{newer} is the day's published run" if newer else "it was never published"
@@ -188,11 +219,6 @@ def _retiring(due: list[RunContents], runs: _Runs) -> Finding:
         oldest=min((run.last_activity for run in due), default=None),
         samples=[run.folder.uri for run in due[:SAMPLES]],
     )
-
-
-def _expired(submissions: dict[str, Submissions], runs: _Runs, horizon: datetime) -> list[Submissions]:
-    kept_uris = tuple(run.folder.uri for run in runs.unretired)
-    return [each for each in submissions.values() if each.is_expired(horizon, kept_uris)]
 
 
 def _landed(
@@ -217,15 +243,14 @@ def _landed(
 
 
 def _files_of_retired(
-    runs: _Runs, needed: set[str], submissions: dict[str, Submissions], horizon: datetime
+    runs: _Runs, needed: set[str], submissions: SubmissionsFound, policy: MaintenancePolicy, now: datetime
 ) -> Removal:
-    parts = parts_in(submissions.values(), runs.retired)
-    batches = []
-    for run in runs.retired:
-        if run.marker is not None and run.marker.last_modified < horizon:
-            kept = tuple(parts.get(run.folder.uri, ()))
-            batches.append(Batch(_unneeded(run, needed, kept, horizon)))
-    return Removal("runs", "files of retired runs", sum(len(run.objects) for run in runs.all), batches)
+    batches = [
+        Batch(_unneeded(run, needed, tuple(submissions.parts.get(run.folder.uri, ())), now - policy.grace))
+        for run in runs.retired
+        if _is_past_grace(run, policy, now)
+    ]
+    return Removal("runs", "files of retired runs", sum(run.count for run in runs.all), batches)
 
 
 def _unneeded(
