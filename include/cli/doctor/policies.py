@@ -11,7 +11,7 @@ from functools import partial
 from cli.doctor.findings import Finding, attempt, skipped
 from cli.doctor.installation import CONNECTIONS, Installation
 from modlake.hooks.moderation_actions import WebhookHook
-from modlake.operators.plan_values import action_targets
+from modlake.operators.arguments import action_targets
 from modlake.pipeline.s3_uri import split_s3_uri
 from modlake.policy.policy import Policy
 from modlake.policy.policy_files import load_policies

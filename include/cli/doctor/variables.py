@@ -8,7 +8,7 @@ from typing import Any
 from cli.doctor.findings import Finding, attempt
 from cli.doctor.installation import Installation
 from cli.settings import yesterday
-from modlake.operators.plan_values import PLAN_VALUES, InvalidValueError
+from modlake.operators.arguments import PLAN_VALUES, InvalidValueError
 from modlake.pipeline.day import fill_day
 from modlake.pipeline.listing import check_source_allowed
 

@@ -11,7 +11,7 @@ from airflow.providers.amazon.aws.utils.mixins import aws_template_fields
 
 from modlake.hooks.moderation_actions import ModeratedObjectsHook
 from modlake.lake.storage import storage_errors_explained
-from modlake.operators.plan_values import InvalidValueError, is_known_later
+from modlake.operators.arguments import InvalidValueError, is_known_later
 from modlake.retries import never_retry_terminal_errors
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from modlake.exceptions import ModlakeTerminalError
 from modlake.hooks.object_store import S3ObjectStoreHook
 from modlake.hooks.rekognition import RekognitionHook
 from modlake.lake.storage import storage_errors_explained
-from modlake.operators.plan_values import (
+from modlake.operators.arguments import (
     PLAN_VALUES,
     InvalidValueError,
     check_key_of_engine,

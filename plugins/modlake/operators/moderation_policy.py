@@ -15,7 +15,7 @@ from airflow.sdk import Asset
 from modlake.exceptions import ModlakeTerminalError
 from modlake.hooks.object_store import S3ObjectStoreHook
 from modlake.lake.storage import storage_errors_explained
-from modlake.operators.plan_values import InvalidValueError, action_targets
+from modlake.operators.arguments import InvalidValueError, action_targets
 from modlake.pipeline.day import parse_day
 from modlake.retries import never_retry_terminal_errors
 

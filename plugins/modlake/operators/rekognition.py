@@ -20,7 +20,7 @@ from modlake.exceptions import ModlakeTransientError
 from modlake.hooks.object_store import S3ObjectStoreHook, explained
 from modlake.hooks.rekognition import InvalidRequestError, RekognitionHook, check_min_confidence, check_text
 from modlake.links.rekognition import MediaAnalysisResultLink, RekognitionMediaAnalysisJobLink
-from modlake.operators.plan_values import is_known_later
+from modlake.operators.arguments import is_known_later
 from modlake.pipeline.engines import Engine
 from modlake.pipeline.media_analysis import (
     RETRY_SECONDS,

@@ -28,7 +28,7 @@ from modlake.hooks.rekognition import (
     check_text,
     typed_error,
 )
-from modlake.operators.plan_values import is_known_later
+from modlake.operators.arguments import is_known_later
 from modlake.pipeline.engines import Engine
 from modlake.pipeline.media_analysis import MediaAnalysisReconciler, analysis_of
 from modlake.pipeline.quotas import default_quotas

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from modlake.exceptions import ModlakeTerminalError
-from modlake.operators.plan_values import PLAN_VALUES, is_known_later
+from modlake.operators.arguments import PLAN_VALUES, is_known_later
 
 
 @pytest.mark.parametrize(
