@@ -26,10 +26,8 @@ from modlake.lake.schemas import (
     PUBLISHED_TABLES,
     RUNS_TABLE,
 )
-from modlake.pipeline.audit import Audit
+from modlake.pipeline.audit import COUNTS, Audit
 from modlake.pipeline.plan import Plan
-
-_COUNTS = ("listed", "judged", "reused", "ineligible", "failed", "incomplete", "labels")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +92,7 @@ def _find_publication(catalog: Catalog, audit: Audit) -> Publication | None:
     }
     return Publication(
         # A run of before the column counted none.
-        **{name: run[name] or 0 for name in _COUNTS},
+        **{name: run[name] or 0 for name in COUNTS},
         day=run["day"],
         run_id=run["run_id"],
         model_versions=run["model_versions"],
@@ -124,7 +122,7 @@ def _replace_day(catalog: Catalog, plan: Plan, audit: Audit) -> Publication:
     if overtaken:
         raise OvertakenError(f"another run of the day committed to {overtaken}")
     return Publication(
-        **{name: getattr(audit, name) for name in _COUNTS},
+        **audit.counts,
         day=audit.day,
         run_id=audit.run_id,
         model_versions=audit.model_versions,
@@ -185,7 +183,7 @@ def _job_rows(audit: Audit) -> pa.Table:
 
 def _run_rows(audit: Audit, snapshot_ids: dict[str, int | None]) -> pa.Table:
     row = {
-        **{name: getattr(audit, name) for name in _COUNTS},
+        **audit.counts,
         **{_snapshot_column(name): snapshot_id for name, snapshot_id in snapshot_ids.items()},
         "day": audit.day,
         "run_id": audit.run_id,

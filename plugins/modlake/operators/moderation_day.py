@@ -39,8 +39,6 @@ if TYPE_CHECKING:
 
     Landed = Sequence["Landed"] | Mapping[str, Any] | None
 
-_COUNTS = ("listed", "judged", "reused", "ineligible", "failed", "incomplete", "labels")
-
 
 class BuildManifestsOperator(AwsBaseOperator[S3ObjectStoreHook]):
     """
@@ -394,9 +392,8 @@ class AuditDayOperator(AwsBaseOperator[S3ObjectStoreHook]):
 
         landed = [LandedShard(**shard) for group in _landed_groups(self.landed) for shard in group["shards"]]
         audit = audit_day(self.hook, read_plan(self.hook, self.plan_uri), landed, _attempt(context))
-        counts = {name: getattr(audit, name) for name in _COUNTS}
-        self.log.info("Audited %s as %s: %s", audit.day, audit.audit_uri, _spelled_out(counts))
-        return {"audit_uri": audit.audit_uri, **counts}
+        self.log.info("Audited %s as %s: %s", audit.day, audit.audit_uri, _spelled_out(audit.counts))
+        return {"audit_uri": audit.audit_uri, **audit.counts}
 
 
 class PublishDayOperator(AwsBaseOperator[S3ObjectStoreHook]):
@@ -421,7 +418,7 @@ class PublishDayOperator(AwsBaseOperator[S3ObjectStoreHook]):
     def execute(self, context: Context) -> dict[str, Any]:
         from modlake.lake.catalog import ensure_tables, open_catalog
         from modlake.lake.publish import publish_day
-        from modlake.pipeline.audit import read_audit
+        from modlake.pipeline.audit import COUNTS, read_audit
         from modlake.pipeline.plan import read_plan
 
         plan = read_plan(self.hook, self.plan_uri)
@@ -440,7 +437,7 @@ class PublishDayOperator(AwsBaseOperator[S3ObjectStoreHook]):
             "%s %s: %s",
             "Published" if publication.changed else "Unchanged, published before:",
             publication.day,
-            _spelled_out({name: facts[name] for name in _COUNTS}),
+            _spelled_out({name: facts[name] for name in COUNTS}),
         )
         return facts
 

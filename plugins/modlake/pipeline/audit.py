@@ -29,6 +29,9 @@ from modlake.pipeline.plan import Plan, ReusedBatch
 from modlake.pipeline.side_by_side import side_by_side
 from modlake.pipeline.verdicts import check_complete, check_models
 
+COUNTS = ("listed", "judged", "reused", "ineligible", "failed", "incomplete", "labels")
+"""What is counted of a day: of its images, but for ``labels``."""
+
 
 @dataclass(frozen=True, slots=True)
 class Audit:
@@ -55,6 +58,10 @@ class Audit:
     jobs: list[dict[str, Any]]
     content_digest: str
     audit_uri: str
+
+    @property
+    def counts(self) -> dict[str, int]:
+        return {name: getattr(self, name) for name in COUNTS}
 
     def to_json(self) -> str:
         return json.dumps(asdict(self) | {"day": self.day.isoformat()}, indent=1)
