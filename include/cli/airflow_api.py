@@ -79,7 +79,11 @@ class AirflowApi:
             detail = answer.json()["detail"]
         except (ValueError, KeyError, TypeError):
             detail = answer.text.strip() or answer.reason_phrase
-        raise AirflowRefusedError(answer.status_code, f"Airflow answered {answer.status_code}: {detail}")
+        raise AirflowRefusedError(
+            answer.status_code,
+            f"Airflow answered {answer.status_code}: {str(detail).rstrip('.')}. Correct what was asked for; "
+            "of a fault of the server's own its log tells, which ./modlake status names.",
+        )
 
 
 class AirflowRefusedError(ModlakeTerminalError):

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from modlake.pipeline.columns import Column
 from modlake.pipeline.outcomes import ANSWERED, Outcome
 from modlake.policy.action_history import ActionHistory, ImageHistory, severity_of
-from modlake.policy.intents import KINDS_OF_OBJECTS, MODLAKE, UNDONE, Intent, action_id, undo_of
+from modlake.policy.intents import MODLAKE, OBJECT_ACTION_KINDS, UNDONE, Intent, action_id, undo_of
 from modlake.policy.policy import Policy, Verdict
 from modlake.policy.targets import Targets
 
@@ -151,7 +151,7 @@ class _Planner:
         names = [each["action_id"] for each in unfinished]
         names.append(action_id(self._day, row["source_ref"], history.etag, kind, target, len(ended)))
         detail = {"labels": row["reasons"]}
-        if kind in KINDS_OF_OBJECTS:
+        if kind in OBJECT_ACTION_KINDS:
             detail["last_modified"] = history.last_modified
         if row["outcome"] not in ANSWERED:
             detail["outcome"] = row["outcome"]

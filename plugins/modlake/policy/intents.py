@@ -20,7 +20,7 @@ MODLAKE = "modlake"
 
 _DIGITS = 24
 
-KINDS_OF_OBJECTS = frozenset({"tag", "quarantine"})
+OBJECT_ACTION_KINDS = frozenset({"tag", "quarantine"})
 """What is done to the object itself, and ends with it."""
 
 
@@ -110,7 +110,7 @@ def is_back_unchanged(row: Mapping[str, Any], last_modified: str) -> bool:
     :param last_modified: ISO 8601, of the image in its day: while it lies in quarantine that of the object
         that was moved
     """
-    if row["kind"] not in KINDS_OF_OBJECTS or row["status"] != "completed" or row["undoes"] is not None:
+    if row["kind"] not in OBJECT_ACTION_KINDS or row["status"] != "completed" or row["undoes"] is not None:
         return False
     detail = json.loads(row["detail"])
     # One is of the listing that led to it, one of the moved object. The next upload may have an earlier one:

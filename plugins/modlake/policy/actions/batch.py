@@ -144,7 +144,8 @@ class _Work:
             return withdrawn(intent)
         kind = self.kinds.get(intent.kind)
         if kind is None:
-            return result_of(intent, "failed", message=f"There is no kind of action {intent.kind!r}.")
+            message = f"This Modlake knows no action {intent.kind!r}: update it to the one that planned it."
+            return result_of(intent, "failed", message=message)
         if self.failing[intent.kind] >= OUTAGE:
             return ActionsPostponedError(f"{intent.kind} has failed {OUTAGE} times on end.")
         try:
