@@ -210,16 +210,24 @@ class TestFilesOfRetiredRuns:
         sweep(lake, weeks=1)
         assert lake.store.exists(late)
 
-    def test_a_run_published_while_it_was_being_retired_is_whole(self, lake: MaintainedLake) -> None:
+    @pytest.mark.parametrize("listing", [1, 2])
+    def test_a_run_published_while_it_was_being_retired_is_whole(
+        self, lake: MaintainedLake, listing: int
+    ) -> None:
         """Its publish task had read plan and audit before, and commits when the files' time has come."""
         plan, audit = lake.audited(KEYS, run_id="run-4", images_per_manifest=3)
         sweep(lake)
         for run in ("run-1", "run-3", "run-4"):
             retired_at(lake, run)
-        lake.store.after_listing[lake.store.listings + 1] = lambda: publish_day(lake.open(), plan, audit)
-        sweep(lake, weeks=1)
+        before = names(lake, "run-4")
+        submission = f"s3://work/submissions/{fingerprint(plan.shards[0].sha256, plan.parameters)}/"
+        listed = lake.store.listings + listing
+        lake.store.after_listing[listed] = lambda: publish_day(lake.open(), plan, audit)
+        sweep(lake, weeks=1, analysis_retention=timedelta(days=90))
         assert {row["run_id"] for row in lake.rows("images") if row["day"] == DAY} == {"run-4"}
         lake.everything()
+        assert names(lake, "run-4") == before
+        assert lake.store.uris(submission)
 
     def test_files_that_jobs_names_are_kept(self, lake: MaintainedLake) -> None:
         """The published run found the results of a job that an earlier run had started."""
@@ -253,8 +261,9 @@ class TestFilesOfRetiredRuns:
         sweep(lake, weeks=1)
         assert lake.store.exists(place)
 
+    @pytest.mark.parametrize("listing", [1, 2])
     def test_so_are_those_that_a_run_found_which_is_superseded_during_the_sweep(
-        self, lake: MaintainedLake
+        self, lake: MaintainedLake, listing: int
     ) -> None:
         published = read_plan(lake.store, f"{folder('run-2')}plan.json")
         record = json.loads(lake.store.read(published.folder.job_uri(0)))
@@ -266,7 +275,8 @@ class TestFilesOfRetiredRuns:
         for uri in lake.store.uris("s3://work/submissions/"):
             lake.store.path(uri).unlink()
         plan, audit = lake.audited(["newest.jpg"], run_id="run-4")
-        lake.store.after_listing[lake.store.listings + 1] = lambda: publish_day(lake.open(), plan, audit)
+        listed = lake.store.listings + listing
+        lake.store.after_listing[listed] = lambda: publish_day(lake.open(), plan, audit)
         sweep(lake, weeks=1)
         assert lake.store.exists(place)
         assert "manifests" not in names(lake, "run-3")
@@ -347,6 +357,21 @@ class TestSubmissions:
             assert len(lake.store.uris(f"s3://work/submissions/{name}/")) == 2
         assert {"manifests", "results", "plan.json", "jobs"} <= names(lake, "run-2")
 
+    @pytest.mark.parametrize("place", ["results/00000/deeper/", "results"])
+    def test_one_stays_that_points_anywhere_into_a_published_run(
+        self, lake: MaintainedLake, place: str
+    ) -> None:
+        request = {
+            "Input": {"S3Object": {"Bucket": "work", "Name": "elsewhere/manifest.jsonl"}},
+            "OutputConfig": {
+                "S3Bucket": "work",
+                "S3KeyPrefix": f"{folder('run-2')}{place}".removeprefix("s3://work/"),
+            },
+        }
+        lake.store.write("s3://work/submissions/by-hand/00.json", json.dumps(request).encode())
+        self.expired(lake)
+        assert lake.store.exists("s3://work/submissions/by-hand/00.json")
+
     def test_one_with_a_generation_in_a_kept_run_stays(self, lake: MaintainedLake) -> None:
         plan = read_plan(lake.store, f"{folder('run-3')}plan.json")
         uri = f"s3://work/submissions/{fingerprint(plan.shards[0].sha256, plan.parameters)}/"
@@ -419,6 +444,18 @@ class TestLandedFilesOfPublishedRuns:
         finding = sweep(lake, is_going=lambda _: True)["images", "landed files"]
         assert (finding.found, finding.done, finding.notes) == (8, 0, ["8 are left to the next run"])
         assert lake.store.uris(folder("run-5")) == uris
+
+    @pytest.mark.parametrize("listing", [1, 2])
+    def test_none_goes_of_a_run_that_is_superseded_during_the_sweep(
+        self, lake: MaintainedLake, listing: int
+    ) -> None:
+        """A cleared task may publish it again."""
+        self.compacted(lake)
+        plan, audit = lake.audited(["newest.jpg"], run_id="run-6")
+        listed = lake.store.listings + listing
+        lake.store.after_listing[listed] = lambda: publish_day(lake.open(), plan, audit)
+        sweep(lake, run_retention=LATER + WEEK)
+        assert "landed" in names(lake, "run-5")
 
     def test_those_of_an_unpublished_run_wait_for_a_cleared_task(self, lake: MaintainedLake) -> None:
         plan, audit = lake.audited(["late.jpg"], run_id="run-4")

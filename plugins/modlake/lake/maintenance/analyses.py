@@ -28,7 +28,7 @@ class Submissions:
     @property
     def folders(self) -> set[str]:
         """The URIs of the runs' folders that it points into."""
-        return set(map(_folder_of, self.places))
+        return {folder for place in self.places for folder in _folders_of(place)}
 
 
 @dataclass(slots=True)
@@ -74,7 +74,7 @@ def find_submissions(
         if is_old(each.records) and each.folders.isdisjoint(kept):
             found.expired.append(each)
         for place in each.places:
-            if (folder := _folder_of(place)) in freed:
+            for folder in _folders_of(place).intersection(freed):
                 found.parts.setdefault(folder, []).append(place)
     report(f"{found.records:,} records of submissions listed")
     return found
@@ -98,9 +98,10 @@ def _list_submissions(store: ObjectStore, work_uri: str) -> Iterator[list[Listed
         yield list(members)
 
 
-def _folder_of(place: str) -> str:
-    # The place of a run's file is the folder's URI and two names more.
-    return "/".join(place.removesuffix("/").split("/")[:-2]) + "/"
+def _folders_of(place: str) -> set[str]:
+    """Return the URIs of all folders that a place lies in."""
+    names = place.split("/")
+    return {"/".join(names[:depth]) + "/" for depth in range(3, len(names))}
 
 
 def _places(store: ObjectStore, record: ListedObject) -> list[str]:
@@ -108,8 +109,9 @@ def _places(store: ObjectStore, record: ListedObject) -> list[str]:
     if record.key.endswith(".job.json"):
         return []
     uri = record.source_ref
+    body = store.read(uri)
     try:
-        request: dict[str, Any] = json.loads(store.read(uri))
+        request: dict[str, Any] = json.loads(body)
         manifest, output = request["Input"]["S3Object"], request["OutputConfig"]
         return [
             f"s3://{manifest['Bucket']}/{manifest['Name']}",

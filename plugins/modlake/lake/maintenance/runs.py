@@ -76,20 +76,24 @@ def sweep_runs(
     Raises MaintenanceRefusedError when too large a share of runs or files would go, or when the catalog
     knows none of the runs.
     """
-    contents = list(list_run_folders(store, work_uri, _published_runs(catalog), report))
-    # In this order: who is published meanwhile isn't in `published` yet, or has its files in `needed`.
-    published = _published_runs(catalog)
-    runs = _sort(_whole_if_superseded(store, contents, published), published, policy, now)
-    _check_acquaintance(catalog, work_uri, runs)
-    freed = {run.folder.uri for run in runs.retired if run.files and _is_past_grace(run, policy, now)}
+    listed_as_published = _published_runs(catalog)
+    contents = list(list_run_folders(store, work_uri, listed_as_published, report))
+    listed = _sort(contents, listed_as_published, policy, now)
+    freed = {run.folder.uri for run in listed.retired if run.files and _is_past_grace(run, policy, now)}
     submissions = find_submissions(
         store,
         work_uri,
         horizon=now - policy.analysis_retention,
-        kept={run.folder.uri for run in runs.unretired},
+        kept={run.folder.uri for run in listed.unretired},
         freed=freed,
         report=report,
     )
+    # In this order: who is published meanwhile isn't in `published` yet, or has its files in `needed`.
+    published = _published_runs(catalog)
+    runs = _sort(_whole_if_superseded(store, contents, published), published, policy, now)
+    _check_acquaintance(catalog, work_uri, runs)
+    kept = {run.folder.uri for run in runs.unretired}
+    expired = [each for each in submissions.expired if each.folders.isdisjoint(kept)]
     needed = files_needed(load_tables(catalog), report, expiring(policy, now))
     if freed:
         needed |= _named_by_jobs(catalog, freed)
@@ -98,12 +102,12 @@ def sweep_runs(
     retiring = _retiring(due, runs)
     removals = [
         *_landed(store, runs, needed, now - policy.grace, is_going),
-        _files_of_retired(runs, needed, submissions, policy, now),
+        _files_of_retired(runs, freed, needed, submissions, policy, now),
         Removal(
             "runs",
             "records of submissions",
             submissions.records,
-            [Batch(each.records) for each in submissions.expired],
+            [Batch(each.records) for each in expired],
         ),
     ]
     check_share([retiring, *(removal.finding for removal in removals)], policy.max_removed_percent, report)
@@ -113,7 +117,7 @@ def sweep_runs(
         retired = [run for run in due if _retire(store, run, published, now, is_going, report)]
         retiring = replace(retiring, done=len(retired))
         # Their parts stay for another grace time: somebody may just have read the submission.
-        holders = {uri for each in submissions.expired for uri in each.folders}
+        holders = {uri for each in expired for uri in each.folders}
         for run in runs.retired:
             if run.folder.uri in holders:
                 renew(store, run)
@@ -243,12 +247,17 @@ def _landed(
 
 
 def _files_of_retired(
-    runs: _Runs, needed: set[str], submissions: SubmissionsFound, policy: MaintenancePolicy, now: datetime
+    runs: _Runs,
+    freed: Collection[str],
+    needed: set[str],
+    submissions: SubmissionsFound,
+    policy: MaintenancePolicy,
+    now: datetime,
 ) -> Removal:
     batches = [
         Batch(_unneeded(run, needed, tuple(submissions.parts.get(run.folder.uri, ())), now - policy.grace))
         for run in runs.retired
-        if _is_past_grace(run, policy, now)
+        if _is_past_grace(run, policy, now) and (run.folder.uri in freed or not run.files)
     ]
     return Removal("runs", "files of retired runs", sum(run.count for run in runs.all), batches)
 
