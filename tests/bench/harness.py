@@ -105,6 +105,8 @@ def take_turn(prepare: str, arguments: Mapping[str, Any]) -> Turn:
     """Take a turn in this process."""
     module, _, function = prepare.partition(":")
     work = getattr(importlib.import_module(module), function)(**arguments)
+    # What the turn before has written must not be written to the disk during this one.
+    os.sync()
     with _peak_memory() as memory:
         cpu_before, started = time.process_time(), time.perf_counter()
         answer = work()
