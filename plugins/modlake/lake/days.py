@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from datetime import date, timedelta
 from typing import TypeVar
 
 import pyarrow as pa
 from pyiceberg.exceptions import CommitFailedException, CommitStateUnknownException, ValidationException
-from pyiceberg.io.pyarrow import parquet_file_to_data_file
 from pyiceberg.manifest import DataFile
 from pyiceberg.table import Table, Transaction
 from sqlalchemy.exc import OperationalError
@@ -22,7 +20,7 @@ from tenacity import (
     wait_random_exponential,
 )
 
-from modlake.exceptions import ModlakeTerminalError, ModlakeTransientError
+from modlake.exceptions import ModlakeTransientError
 
 T = TypeVar("T")
 
@@ -102,27 +100,6 @@ def replace_with_files(
                 for file in files:
                     append.append_data_file(file)
     return _snapshot_id(table)
-
-
-def describe_files(table: Table, uris: list[str], day: date, mend: str) -> list[DataFile]:
-    """Return files as Iceberg knows them, with the statistics of their columns.
-
-    :raises ModlakeTerminalError: one can't be read or holds rows of another day; its text ends in ``mend``
-    """
-    with ThreadPoolExecutor() as executor:
-        return list(executor.map(lambda uri: _describe_file(table, uri, day, mend), uris))
-
-
-def _describe_file(table: Table, uri: str, day: date, mend: str) -> DataFile:
-    try:
-        file = parquet_file_to_data_file(table.io, table.metadata, uri)
-    except (ValueError, FileNotFoundError) as error:
-        raise ModlakeTerminalError(
-            f"{uri} can't become part of {table.name()[-1]}: {error}. {mend}"
-        ) from error
-    if day_of(file) != day:
-        raise ModlakeTerminalError(f"{uri} holds rows of {day_of(file)}, not of {day}. {mend}")
-    return file
 
 
 def _delete_day(transaction: Transaction, day: date, properties: dict[str, str]) -> None:

@@ -16,9 +16,9 @@ from pyiceberg.catalog import Catalog
 from pyiceberg.io.pyarrow import schema_to_pyarrow
 
 from modlake.exceptions import ModlakeTerminalError
+from modlake.lake.data_files import describe_files
 from modlake.lake.days import (
     OvertakenError,
-    describe_files,
     of_day,
     replace_with_files,
     replace_with_rows,

@@ -11,9 +11,9 @@ from pyiceberg.manifest import DataFile
 from pyiceberg.table import Table
 
 from modlake.exceptions import ModlakeTerminalError
+from modlake.lake.data_files import describe_files
 from modlake.lake.days import (
     OvertakenError,
-    describe_files,
     of_day,
     replace_with_files,
     replace_with_rows,
