@@ -8,7 +8,6 @@ top label, counts outcomes and models, digests the rows, and fills all columns o
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -27,7 +26,7 @@ from tests.bench.results_files import write_results
 WAYS = [
     Way(
         "modlake flatten",
-        "arro3 with a schema, Arrow kernels, a thread a core",
+        "arro3 with a schema, Arrow kernels, a thread more than cores",
         f"{__name__}:modlake",
     ),
     Way("modlake land", "the whole step, all columns", f"{__name__}:modlake_land"),
@@ -137,7 +136,7 @@ def modlake(paths: list[str], home: str, images: int, turn: str) -> Work:
     import pyarrow.acero
     import pyarrow.compute as pc
 
-    from modlake.pipeline.columns import places_of, taken
+    from modlake.pipeline.columns import field_of, places_of, taken
     from modlake.pipeline.labels import (
         content_type_confidence,
         flatten_labels,
@@ -153,7 +152,7 @@ def modlake(paths: list[str], home: str, images: int, turn: str) -> Work:
         answers, answer = results.answers, results.lines["answer"].combine_chunks()
         flat = flatten_labels(answers)
         spread = spread_labels(flat, answers, answer)
-        version = taken(pc.struct_field(answers, "ModerationModelVersion"), answer)
+        version = taken(field_of(answers, "ModerationModelVersion"), answer)
         image = spread["image"].combine_chunks()
         columns = ["label", "parent_label", "taxonomy_level", "confidence"]
         labels = pa.table(
@@ -166,9 +165,7 @@ def modlake(paths: list[str], home: str, images: int, turn: str) -> Work:
         rows = pa.table(
             {
                 "source_ref": results.lines["source_ref"],
-                "label_count": taken(
-                    pc.list_value_length(pc.struct_field(answers, "ModerationLabels")), answer
-                ),
+                "label_count": taken(pc.list_value_length(field_of(answers, "ModerationLabels")), answer),
                 "top_confidence": taken(top["confidence"].take(row), answer),
                 "animated_confidence": taken(content_type_confidence(answers, "Animated"), answer),
                 "illustrated_confidence": taken(content_type_confidence(answers, "Illustrated"), answer),
@@ -179,7 +176,7 @@ def modlake(paths: list[str], home: str, images: int, turn: str) -> Work:
         folder.joinpath(f"images-{Path(path).stem}.parquet").write_bytes(encode_parquet(rows))
 
     def work(folder: Path) -> None:
-        for _ in side_by_side(partial(land, folder), paths, os.cpu_count() or 1):
+        for _ in side_by_side(partial(land, folder), paths):
             pass
 
     return Work(home, turn, work)

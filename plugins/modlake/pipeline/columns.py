@@ -21,6 +21,12 @@ def row_numbers(rows: int) -> Column:
     return arrow.arange(0, rows)
 
 
+def field_of(structs: Column, name: str) -> Column:
+    """Return a field of structs, null where the struct is."""
+    # A kernel lets go of Python's lock, and has to wait for it again.
+    return pc.struct_field(structs, name) if structs.null_count else structs.field(name)
+
+
 def taken(column: Column, rows: Column) -> Column:
     """Return these rows of a column or a table, null where a row number is null."""
     return column if len(column) == len(rows) and are_all_in_order(rows) else column.take(rows)

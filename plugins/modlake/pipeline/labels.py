@@ -15,6 +15,7 @@ from modlake.pipeline.columns import (
     Column,
     Numbers,
     are_all_in_order,
+    field_of,
     in_one_chunk,
     places_of,
     row_numbers,
@@ -29,15 +30,16 @@ def flatten_labels(answers: Column) -> pa.Table:
     A label that stands in the taxonomy as the answer says gets its path from there. Any other is kept, with
     the path that the answer itself tells.
     """
-    lists = pc.struct_field(answers, "ModerationLabels")
-    flat = pc.list_flatten(lists)
+    lists = field_of(answers, "ModerationLabels")
+    flat = lists.flatten()
+    answer: Column = pc.list_parent_indices(lists)
     # Arrays rather than tables: a table of chunks per step takes longer than the steps.
     told = _Told(
-        answer=pc.cast(pc.list_parent_indices(lists), pa.int64()),
-        label=pc.fill_null(pc.struct_field(flat, "Name"), ""),
+        answer=answer.cast(pa.int64()),
+        label=pc.fill_null(field_of(flat, "Name"), ""),
         # At level 1 AWS answers "" for the parent.
-        parent_label=_null_if(pc.struct_field(flat, "ParentName"), ""),
-        taxonomy_level=pc.struct_field(flat, "TaxonomyLevel"),
+        parent_label=_null_if(field_of(flat, "ParentName"), ""),
+        taxonomy_level=field_of(flat, "TaxonomyLevel"),
     )
     taxonomy = _taxonomy()
     row = pc.index_in(told.label, value_set=taxonomy["label"])
@@ -56,7 +58,7 @@ def flatten_labels(answers: Column) -> pa.Table:
     return pa.table(
         {"answer": told.answer, "label": told.label}
         | columns
-        | {"confidence": _nan_to_null(pc.struct_field(flat, "Confidence"))}
+        | {"confidence": _nan_to_null(field_of(flat, "Confidence"))}
     )
 
 
@@ -68,7 +70,7 @@ def spread_labels(labels: pa.Table, answers: Column, answer: Column) -> pa.Table
     """
     if len(answer) == len(answers) and are_all_in_order(answer):
         return labels.rename_columns(["image", *labels.column_names[1:]])
-    lengths: Column = pc.list_value_length(pc.struct_field(answers, "ModerationLabels"))
+    lengths: Column = pc.list_value_length(field_of(answers, "ModerationLabels"))
     ends: Column = pc.cumulative_sum(pc.fill_null(lengths, 0))
     starts: Column = pa.concat_arrays([pa.array([0], pa.int32()), ends.cast(pa.int32())])
     rows = pa.ListArray.from_arrays(starts, row_numbers(labels.num_rows)).take(answer)
@@ -113,12 +115,12 @@ def _are_highest(values: npt.NDArray[Any], answer: Numbers) -> npt.NDArray[np.bo
 
 def content_type_confidence(answers: Column, content_type: str) -> Column:
     """Return each answer's confidence of a content type (Animated, Illustrated), null where it has none."""
-    lists = pc.struct_field(answers, "ContentTypes")
-    flat = pc.list_flatten(lists)
-    is_asked = pc.equal(pc.struct_field(flat, "Name"), pa.scalar(content_type))
-    rows = pc.cast(pc.list_parent_indices(lists), pa.int64()).filter(is_asked)
-    confidence = _nan_to_null(pc.struct_field(flat, "Confidence")).filter(is_asked)
-    return confidence.take(places_of(rows, len(answers)))
+    lists = field_of(answers, "ContentTypes")
+    flat = lists.flatten()
+    is_asked = pc.equal(field_of(flat, "Name"), pa.scalar(content_type))
+    rows: Column = pc.list_parent_indices(lists)
+    confidence = _nan_to_null(field_of(flat, "Confidence")).filter(is_asked)
+    return confidence.take(places_of(rows.cast(pa.int64()).filter(is_asked), len(answers)))
 
 
 @dataclass(frozen=True, slots=True)

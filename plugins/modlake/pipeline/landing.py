@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from modlake.pipeline import landed_schemas
 from modlake.pipeline.answers import ShardAnswers, read_answers
-from modlake.pipeline.columns import Column, in_order, is_constant, places_of, taken
+from modlake.pipeline.columns import Column, field_of, in_order, is_constant, places_of, taken
 from modlake.pipeline.digests import TableDigest
 from modlake.pipeline.inventory import read_shard_inventory
 from modlake.pipeline.job_files import JobRecord
@@ -164,12 +164,12 @@ def _facts_of(answers: Column, labels: pa.Table) -> pa.Table:
     top = top.take(places_of(top["answer"].combine_chunks(), len(answers)))
     return pa.table(
         {
-            "label_count": pc.list_value_length(pc.struct_field(answers, "ModerationLabels")),
+            "label_count": pc.list_value_length(field_of(answers, "ModerationLabels")),
             "top_label": top["label"],
             "top_confidence": top["confidence"],
             "animated_confidence": content_type_confidence(answers, "Animated"),
             "illustrated_confidence": content_type_confidence(answers, "Illustrated"),
-            "model_version": pc.struct_field(answers, "ModerationModelVersion"),
+            "model_version": field_of(answers, "ModerationModelVersion"),
         }
     )
 

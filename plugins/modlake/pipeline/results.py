@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.json
 
 from modlake.exceptions import ModlakeTerminalError
-from modlake.pipeline.columns import Column, are_distinct, row_numbers
+from modlake.pipeline.columns import Column, are_distinct, field_of, in_one_chunk, row_numbers
 
 _LABEL = pa.struct(
     [
@@ -77,10 +77,10 @@ def read_results(file: Path, results_uri: str) -> Results:
     parsed, bad_lines = _parse_readable(file)
     answers = parsed["detect-moderation-labels"].combine_chunks()
     # An answer without the list says nothing of the image; clean images have an empty one.
-    is_answer = pc.is_valid(pc.struct_field(answers, "ModerationLabels"))
+    is_answer = pc.is_valid(field_of(answers, "ModerationLabels"))
     row: Column = pc.if_else(is_answer, row_numbers(len(answers)), pa.scalar(None, pa.int64()))
     project_version = pc.coalesce(
-        pc.struct_field(answers, "ProjectVersion"), parsed["ProjectVersion"].combine_chunks()
+        field_of(answers, "ProjectVersion"), parsed["ProjectVersion"].combine_chunks()
     )
     lines = pa.table({"source_ref": parsed["source-ref"], "answer": row, "project_version": project_version})
     if lines["source_ref"].null_count:
@@ -119,7 +119,7 @@ def _parse_flawless(file: Path) -> pa.Table:
     # pyarrow lets go of Python's lock while it reads the stream; arro3's own reading does not.
     table = pa.RecordBatchReader.from_stream(reader).read_all().combine_chunks()
     # Of a key that stands twice in an object this parser takes the last.
-    if table["source-ref"].null_count or quotes != _quotes_of_fields(table.columns):
+    if table["source-ref"].null_count or quotes != _quotes_of_fields(map(in_one_chunk, table.columns)):
         raise pa.ArrowInvalid("an object without an image, or more than was read")
     return table
 
@@ -145,9 +145,9 @@ def _quotes_of_fields(fields: Iterable[Column]) -> int:
 
 def _quotes_of_values(values: Column) -> int:
     if pa.types.is_struct(values.type):
-        return _quotes_of_fields(values.flatten())
+        return _quotes_of_fields(field_of(values, field.name) for field in values.type)
     if pa.types.is_list(values.type):
-        return _quotes_of_values(pc.list_flatten(values))
+        return _quotes_of_values(values.flatten())
     return 2 * (len(values) - values.null_count) if pa.types.is_string(values.type) else 0
 
 
