@@ -21,6 +21,7 @@ from tenacity import (
 )
 
 from modlake.exceptions import ModlakeTransientError
+from modlake.lake.transactions import LakeTransaction
 
 T = TypeVar("T")
 
@@ -80,7 +81,7 @@ def day_of(file: DataFile) -> date:
 
 def replace_with_rows(table: Table, day: date, rows: pa.Table, properties: dict[str, str]) -> int | None:
     """Let the day consist of these rows; return the snapshot, None when the table never had any."""
-    with table.transaction() as transaction:
+    with LakeTransaction(table) as transaction:
         _delete_day(transaction, day, properties)
         if rows.num_rows:
             transaction.append(rows, properties)
@@ -91,7 +92,7 @@ def replace_with_files(
     table: Table, day: date, files: list[DataFile], properties: dict[str, str]
 ) -> int | None:
     """Let the day consist of these data files; return the snapshot, None when the table never had any."""
-    with table.transaction() as transaction:
+    with LakeTransaction(table) as transaction:
         _delete_day(transaction, day, properties)
         if files:
             # Not add_files(): it looks for the names in every file of the table, which attempt-unique names

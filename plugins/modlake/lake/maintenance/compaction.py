@@ -27,6 +27,7 @@ from modlake.lake.days import day_of, of_day, until_committed
 from modlake.lake.maintenance.findings import SAMPLES, Finding
 from modlake.lake.maintenance.policy import MaintenancePolicy
 from modlake.lake.maintenance.references import load_tables, table_name
+from modlake.lake.transactions import LakeTransaction
 from modlake.pipeline.parquet import ParquetEncoder, encode_parquet
 
 # As Iceberg's own rewriteDataFiles decides by default ("min-file-size-bytes", "min-input-files").
@@ -171,7 +172,7 @@ def _replace(catalog: Catalog, table_id: Identifier, rewrite: _DayRewrite, writt
     there = {task.file.file_path for task in table.scan(of_day(rewrite.day)).plan_files()}
     if not there.issuperset(file.file_path for file in rewrite.files):
         raise _DayLeftError(f"{rewrite.day} gave way to a run that was published meanwhile")
-    with table.transaction() as transaction:
+    with LakeTransaction(table) as transaction:
         properties = {"modlake.day": rewrite.day.isoformat(), "modlake.maintenance": "compaction"}
         with transaction.update_snapshot(snapshot_properties=properties).overwrite() as overwrite:
             # Deletes nothing: it bounds the search for rivals, who publish other days all the time.
