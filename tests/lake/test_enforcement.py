@@ -17,6 +17,7 @@ from modlake.lake.actions import add_intents, read_actions, record_results, stil
 from modlake.lake.enforcement import Enforcement, plan_enforcement
 from modlake.policy.actions.batch import carry_out
 from modlake.policy.actions.kinds import result_of
+from modlake.policy.brake import HISTORY_DAYS
 from modlake.policy.enforcement_folder import EnforcementFolder, read_all_intents, read_enforcement
 from modlake.policy.intents import ActionResult, Intent
 from modlake.policy.policy import Brake, Policy
@@ -248,6 +249,15 @@ def test_the_brake_knows_the_history_of_other_days(world: World) -> None:
     publish_labels(world.catalog, DAY, loud, run_id="run-2")
     (whole, rule) = world.plan(policy(brake=Brake(min_days=3))).held
     assert (whole.rule, rule.rule, rule.images, rule.usual_share, rule.days) == (None, "nudity", 40, 0.02, 3)
+
+
+def test_the_brake_does_not_look_further_than_a_quarter(world: World) -> None:
+    for offset in (-HISTORY_DAYS - 1, -HISTORY_DAYS, HISTORY_DAYS, HISTORY_DAYS + 1):
+        publish_labels(world.catalog, DAY + timedelta(days=offset), IMAGES)
+        world.plan(day=DAY + timedelta(days=offset))
+    (whole, _) = world.plan(policy(brake=Brake(max_images=1))).held
+    known = [(DAY + timedelta(days=offset)).isoformat() for offset in (-HISTORY_DAYS, HISTORY_DAYS)]
+    assert [recent["day"] for recent in whole.recent] == known
 
 
 def test_a_target_that_is_missing_stops_before_anything_is_written(world: World) -> None:

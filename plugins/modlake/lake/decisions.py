@@ -24,7 +24,7 @@ from modlake.lake.days import (
     replace_with_rows,
     until_committed,
 )
-from modlake.lake.filters import equal_to
+from modlake.lake.filters import between, equal_to
 from modlake.lake.labelled_batches import PublishedDay, published_days, read_labelled_batches
 from modlake.lake.schemas import DECISIONS_TABLE, ENFORCEMENTS_TABLE
 from modlake.lake.table_files import TableFiles
@@ -189,7 +189,7 @@ class DayDecisions:
     def _are_there(self, enforcement_ids: list[str], uris: list[str]) -> bool:
         """Tell whether the day consists of rows of figures with these ids, and of these files."""
         day = self._published.day
-        figures = read_enforcements(self._catalog, day)
+        figures = read_enforcements(self._catalog, day, day)
         decisions = self._catalog.load_table(DECISIONS_TABLE.identifier)
         files = {task.file.file_path for task in decisions.scan(of_day(day)).plan_files()}
         return files == set(uris) and [row["enforcement_id"] for row in figures] == enforcement_ids
@@ -302,10 +302,10 @@ def read_published(catalog: Catalog, day: date) -> PublishedDay:
     return found[0]
 
 
-def read_enforcements(catalog: Catalog, day: date | None = None) -> list[dict[str, Any]]:
-    """Return the rows of ``enforcements``, of a day or all."""
+def read_enforcements(catalog: Catalog, first: date, last: date) -> list[dict[str, Any]]:
+    """Return the rows of ``enforcements`` of these days, and of those between."""
     table = catalog.load_table(ENFORCEMENTS_TABLE.identifier)
-    scan = table.scan() if day is None else table.scan(of_day(day))
+    scan = table.scan(between("day", first.isoformat(), last.isoformat()))
     rows: list[dict[str, Any]] = scan.to_arrow().to_pylist()
     return rows
 
@@ -317,7 +317,7 @@ def is_current(catalog: Catalog, day: date, run_id: str, figures: Iterable[Mappi
     def hits(rows: Iterable[Mapping[str, Any]]) -> set[tuple[Any, ...]]:
         return {tuple(row[name] for name in names) for row in rows if row["images"]}
 
-    stored = read_enforcements(catalog, day)
+    stored = read_enforcements(catalog, day, day)
     return hits(stored) == hits(figures) and all(row["run_id"] == run_id for row in stored)
 
 

@@ -15,7 +15,7 @@ from modlake.lake.actions import read_actions
 from modlake.lake.decisions import DayDecisions, Figures, read_enforcements, read_published
 from modlake.pipeline.object_store import ObjectStore
 from modlake.policy.action_history import ActionHistory
-from modlake.policy.brake import Excess, ShareHistory, Tally, find_excesses
+from modlake.policy.brake import Excess, ShareHistory, Tally, days_of_history, find_excesses
 from modlake.policy.enforcement_folder import (
     EnforcementFolder,
     new_enforcement_id,
@@ -109,7 +109,8 @@ def plan_enforcement(
     tally = Tally()
     batches = write_intents(store, folder, tally.counting(intents()), batch_size)
     figures, changed = decisions.commit(folder.enforcement_id)
-    before = ShareHistory(row for row in read_enforcements(catalog) if row["day"] != day)
+    around = read_enforcements(catalog, *days_of_history(day))
+    before = ShareHistory(row for row in around if row["day"] != day)
     enforcement = Enforcement(
         day=day,
         enforcement_id=folder.enforcement_id,

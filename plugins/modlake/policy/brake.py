@@ -7,6 +7,7 @@ from bisect import insort
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date, timedelta
 from itertools import groupby
 from math import sqrt
 from operator import itemgetter
@@ -20,6 +21,9 @@ Movement: TypeAlias = Literal["block", "release"]
 
 SAMPLES = 5
 RECENT_DAYS = 7
+
+HISTORY_DAYS = 90
+"""How many days before and after a day tell what is usual: a long history costs each day of it no more."""
 
 # Of a policy that is there no more nobody says how much may be released at a time.
 OF_UNKNOWN_POLICIES = Brake(max_images=0)
@@ -138,6 +142,11 @@ class ShareHistory:
         """Return the shares of the last days that are known, the last one last."""
         known = list(self._shares.get(move, {}).items())
         return [{"day": day, "share": share} for day, share in known[-RECENT_DAYS:]]
+
+
+def days_of_history(day: date) -> tuple[date, date]:
+    """Return the first and the last of the days that tell what is usual on a day."""
+    return day - timedelta(days=HISTORY_DAYS), day + timedelta(days=HISTORY_DAYS)
 
 
 def _moved(policy: str, rows: list[Mapping[str, Any]]) -> Counter[Move]:

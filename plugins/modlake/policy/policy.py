@@ -125,8 +125,8 @@ class Brake:
     """When a person must approve what a policy wants done with a day.
 
     ``max_images`` and ``max_share`` (0..1 of the day's images) bound the images blocked by the policy, and
-    by each rule. Where ``min_days`` of history are known, so does the median of the shares plus ``spreads``
-    times their median absolute deviation.
+    by each rule. Where ``min_days`` of the 90 days before and after the day are known, so does the median of
+    their shares plus ``spreads`` times their median absolute deviation.
     """
 
     max_images: int | None = None
