@@ -20,9 +20,6 @@ from localcloud.settings import BUCKETS, HOST, CloudSettings
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-# Half of this costs half the throughput; without it the Go heap grew past 800 MB under load.
-_MEMORY_LIMIT = "512MiB"
-
 
 def daemon(settings: CloudSettings) -> Daemon:
     """SeaweedFS with its data under `<home>/cloud/seaweedfs`, only on 127.0.0.1, credentials enforced."""
@@ -52,7 +49,7 @@ def daemon(settings: CloudSettings) -> Daemon:
         name="SeaweedFS",
         command=command,
         identity=(program, f"-dir={settings.s3_data_dir}"),
-        env={**inherited, "GOMEMLIMIT": _MEMORY_LIMIT},
+        env={**inherited, "GOMEMLIMIT": f"{settings.seaweedfs_memory_mib}MiB"},
         ports={
             settings.seaweedfs_s3_port: "MODLAKE_S3_PORT",
             **dict.fromkeys(settings.internal_ports.values(), "MODLAKE_SEAWEEDFS_PORT"),

@@ -17,6 +17,10 @@ SEAWEEDFS_PORT_COUNT = 10
 _S3_PORT = 8333
 _REKOGNITION_PORT = 8334
 _SEAWEEDFS_PORT_DISTANCE = 1000
+# Without a limit the Go heap grew past 800 MB under load; half of this costs half the throughput.
+_SEAWEEDFS_MEMORY_MIB = 512
+_LEAST_MEMORY_MIB = 128
+_MEMORY_WANTED = f"mebibytes, {_LEAST_MEMORY_MIB} or more"
 _REGION = "us-east-1"
 _ACCESS_KEY = "modlake"
 _SECRET_KEY = "modlake-local-secret"  # noqa: S105 opens nothing but this machine's own cloud
@@ -29,6 +33,7 @@ class CloudSettings:
     `seaweedfs_port` is the first of ten consecutive ports that SeaweedFS needs besides S3's. `bind_host` is
     for a container of its own, where the loopback address can't be reached from the others. With
     `s3_fault_proxy` the S3 port belongs to a proxy that misbehaves by plan, SeaweedFS's S3 is behind it.
+    SeaweedFS keeps its heap below `seaweedfs_memory_mib` as long as it can; a million objects want 2048.
     """
 
     home: Path
@@ -40,6 +45,7 @@ class CloudSettings:
     secret_key: str = _SECRET_KEY
     bind_host: str = HOST
     s3_fault_proxy: bool = False
+    seaweedfs_memory_mib: int = _SEAWEEDFS_MEMORY_MIB
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "home", self.home.absolute())  # the servers run in another directory
@@ -51,6 +57,11 @@ class CloudSettings:
         ):
             if first < 1 or final > 65535:
                 raise LocalCloudError(f"{variable}={first} is no usable port: set it to 1024..65000")
+        if self.seaweedfs_memory_mib < _LEAST_MEMORY_MIB:
+            raise LocalCloudError(
+                f"MODLAKE_SEAWEEDFS_MEMORY_MIB={self.seaweedfs_memory_mib} is too little: "
+                f"set it to {_MEMORY_WANTED}"
+            )
         ports = [self.s3_port, self.rekognition_port, *self.internal_ports.values()]
         if self.s3_fault_proxy:
             ports.append(self.seaweedfs_s3_port)
@@ -64,10 +75,11 @@ class CloudSettings:
     @classmethod
     def from_environment(cls, env: Mapping[str, str] = os.environ) -> CloudSettings:
         """Read MODLAKE_HOME, MODLAKE_S3_PORT, MODLAKE_REKOGNITION_PORT, MODLAKE_SEAWEEDFS_PORT,
-        MODLAKE_REGION, MODLAKE_ACCESS_KEY, MODLAKE_SECRET_KEY, MODLAKE_BIND_HOST and
-        MODLAKE_S3_FAULT_PROXY (1 for yes).
+        MODLAKE_REGION, MODLAKE_ACCESS_KEY, MODLAKE_SECRET_KEY, MODLAKE_BIND_HOST,
+        MODLAKE_S3_FAULT_PROXY (1 for yes) and MODLAKE_SEAWEEDFS_MEMORY_MIB.
 
-        Raises LocalCloudError when a port is not a number, out of range, or used twice.
+        Raises LocalCloudError when a port is not a number, out of range, or used twice, or when the memory
+        is no number, or too little.
         """
         s3_port = _port(env, "MODLAKE_S3_PORT", _S3_PORT)
         return cls(
@@ -80,6 +92,9 @@ class CloudSettings:
             secret_key=env.get("MODLAKE_SECRET_KEY") or _SECRET_KEY,
             bind_host=env.get("MODLAKE_BIND_HOST") or HOST,
             s3_fault_proxy=env.get("MODLAKE_S3_FAULT_PROXY") == "1",
+            seaweedfs_memory_mib=_number(
+                env, "MODLAKE_SEAWEEDFS_MEMORY_MIB", _SEAWEEDFS_MEMORY_MIB, _MEMORY_WANTED
+            ),
         )
 
     def to_environment(self) -> dict[str, str]:
@@ -94,6 +109,7 @@ class CloudSettings:
             "MODLAKE_SECRET_KEY": self.secret_key,
             "MODLAKE_BIND_HOST": self.bind_host,
             "MODLAKE_S3_FAULT_PROXY": "1" if self.s3_fault_proxy else "",
+            "MODLAKE_SEAWEEDFS_MEMORY_MIB": str(self.seaweedfs_memory_mib),
         }
 
     @property
@@ -155,8 +171,12 @@ class CloudSettings:
 
 
 def _port(env: Mapping[str, str], variable: str, default: int) -> int:
+    return _number(env, variable, default, "a free port")
+
+
+def _number(env: Mapping[str, str], variable: str, default: int, wanted: str) -> int:
     text = env.get(variable) or str(default)
     try:
         return int(text)
     except ValueError:
-        raise LocalCloudError(f"{variable}={text!r} is not a number: set it to a free port") from None
+        raise LocalCloudError(f"{variable}={text!r} is not a number: set it to {wanted}") from None

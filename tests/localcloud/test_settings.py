@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from localcloud import cloud, credentials
+from localcloud import cloud, credentials, seaweedfs
 from localcloud.errors import LocalCloudError
 from localcloud.settings import CHECKOUT, CloudSettings
 
@@ -24,6 +24,13 @@ def test_the_environment_decides_and_reads_back(tmp_path: Path) -> None:
     assert CloudSettings.from_environment(settings.to_environment()) == settings
 
 
+def test_seaweedfs_gets_the_memory_it_is_given(tmp_path: Path) -> None:
+    env = {"MODLAKE_HOME": str(tmp_path), "MODLAKE_SEAWEEDFS_MEMORY_MIB": "2048"}
+    settings = CloudSettings.from_environment(env)
+    assert seaweedfs.daemon(settings).env["GOMEMLIMIT"] == "2048MiB"
+    assert CloudSettings.from_environment(settings.to_environment()) == settings
+
+
 def test_behind_the_fault_proxy_seaweedfs_has_a_port_of_its_own(tmp_path: Path) -> None:
     env = {"MODLAKE_HOME": str(tmp_path), "MODLAKE_S3_PORT": "18333", "MODLAKE_S3_FAULT_PROXY": "1"}
     settings = CloudSettings.from_environment(env)
@@ -37,7 +44,12 @@ def test_behind_the_fault_proxy_seaweedfs_has_a_port_of_its_own(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("env", "told"),
     [
-        ({"MODLAKE_S3_PORT": "http"}, "MODLAKE_S3_PORT='http' is not a number"),
+        ({"MODLAKE_S3_PORT": "http"}, "MODLAKE_S3_PORT='http' is not a number: set it to a free port"),
+        (
+            {"MODLAKE_SEAWEEDFS_MEMORY_MIB": "2GiB"},
+            "set it to mebibytes, 128 or more",
+        ),
+        ({"MODLAKE_SEAWEEDFS_MEMORY_MIB": "2"}, "MODLAKE_SEAWEEDFS_MEMORY_MIB=2 is too little: set it to"),
         ({"MODLAKE_S3_PORT": "65000"}, "MODLAKE_SEAWEEDFS_PORT=66000 is no usable port"),
         ({"MODLAKE_REKOGNITION_PORT": "8333"}, "ports overlap.*set MODLAKE_S3_PORT"),
         ({"MODLAKE_SEAWEEDFS_PORT": "8330"}, "ports overlap"),
