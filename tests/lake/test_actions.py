@@ -13,7 +13,9 @@ import pytest
 from pyiceberg.catalog import Catalog
 
 from modlake.exceptions import ModlakeTerminalError
+from modlake.lake import actions
 from modlake.lake.actions import add_intents, read_actions, record_results, still_requested
+from modlake.pipeline import scratch
 from modlake.policy.intents import ActionResult, Intent, action_id, undo_of
 from modlake.policy.object_etags import etags_of_object
 from tests.lake.conftest import Lake
@@ -23,6 +25,14 @@ from tests.support.labelled_days import ref
 Rows = Callable[[str], list[dict[str, Any]]]
 
 ENDED = "2026-11-22T03:00:00+00:00"
+
+
+@pytest.fixture(autouse=True, params=["all at once", "some at a time"])
+def at_once(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.param == "some at a time":
+        for name in ("ACTIONS_AT_ONCE", "_ROWS_PER_FILE", "_ROWS_PER_CHUNK"):
+            monkeypatch.setattr(actions, name, 2)
+        monkeypatch.setattr(scratch, "_SAMPLED", 1)
 
 
 def intent(key: str = "a.jpg", kind: str = "tag", **changes: Any) -> Intent:

@@ -13,6 +13,7 @@ import pytest
 from pyiceberg.catalog import Catalog
 
 from modlake.exceptions import ModlakeTerminalError
+from modlake.lake import enforcement
 from modlake.lake.actions import add_intents, read_actions, record_results, still_requested
 from modlake.lake.enforcement import Enforcement, plan_enforcement
 from modlake.policy.actions.batch import carry_out
@@ -60,6 +61,11 @@ class World:
             for i in intents
         ]
         record_results(self.catalog, enforcement.day, results)
+
+
+@pytest.fixture(autouse=True)
+def few_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(enforcement, "DECISIONS_AT_ONCE", 2)
 
 
 @pytest.fixture

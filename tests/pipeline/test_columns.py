@@ -3,7 +3,15 @@ from __future__ import annotations
 import pyarrow as pa
 import pytest
 
-from modlake.pipeline.columns import are_distinct, find_rows, in_order, is_constant, row_numbers, taken
+from modlake.pipeline.columns import (
+    are_distinct,
+    find_rows,
+    in_order,
+    is_constant,
+    row_numbers,
+    slices,
+    taken,
+)
 
 NESTED = pa.array([{"n": [1]}, None, {"n": []}])
 
@@ -69,3 +77,10 @@ def test_repeated_texts_are_seen_in_any_order(texts: list[str]) -> None:
 )
 def test_a_constant_column_has_one_value_and_no_null(values: list[str | None], *, expected: bool) -> None:
     assert is_constant(pa.array(values, pa.string())) is expected
+
+
+def test_slices_keep_rows_of_one_text_together() -> None:
+    rows = pa.table({"name": ["a", "a", "a", "b", "c", "c", "d"], "number": range(7)})
+    found = [part["name"].to_pylist() for part in slices(rows, "name", 2)]
+    assert found == [["a", "a", "a"], ["b", "c", "c"], ["d"]]
+    assert list(slices(rows[:0], "name", 2)) == []

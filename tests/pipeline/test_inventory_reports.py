@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from modlake.exceptions import ModlakeTerminalError
-from modlake.pipeline import object_tables
+from modlake.pipeline import object_tables, scratch
 from modlake.pipeline.listing import check_inventory_covers, list_source
 from tests.support.days import DAY, plan_day, upload
 from tests.support.memory_store import LAST_MODIFIED, MemoryObjectStore
@@ -37,7 +37,7 @@ PARQUET_FIELDS = [
 @pytest.fixture(autouse=True)
 def few_rows_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(object_tables, "ROWS_PER_SORT", 3)
-    monkeypatch.setattr(object_tables, "_SAMPLED", 1)
+    monkeypatch.setattr(scratch, "_SAMPLED", 1)
 
 
 @pytest.fixture

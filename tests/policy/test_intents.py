@@ -13,7 +13,7 @@ import pytest
 
 from modlake.exceptions import ModlakeTerminalError
 from modlake.lake.schemas import ACTIONS_TABLE
-from modlake.policy.action_history import ActionHistory
+from modlake.policy.action_history import ActionHistory, UnfinishedActions
 from modlake.policy.evaluation import VERDICTS
 from modlake.policy.intent_planning import plan_intents
 from modlake.policy.intents import ActionResult, Intent, undo_id, undo_of
@@ -678,8 +678,10 @@ def test_a_failure_that_is_tried_again_makes_another_enforcement(world: World) -
     world.end(done[:1], "failed")
     world.request(done[1:])
     failed, requested = (f"{each.action_id}" for each in done)
-    assert world.history.tried_elsewhere("enf-1") == [f"{failed} failed enf-1"]
-    assert world.history.tried_elsewhere("enf-2") == sorted(
+    unfinished = UnfinishedActions(world.actions)
+    assert unfinished.requested_by == ["enf-1"]
+    assert unfinished.tried_elsewhere("enf-1") == [f"{failed} failed enf-1"]
+    assert unfinished.tried_elsewhere("enf-2") == sorted(
         [f"{failed} failed enf-1", f"{requested} requested enf-1"]
     )
 

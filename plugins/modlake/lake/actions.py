@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, closing, nullcontext
 from datetime import UTC, date, datetime
-from typing import Any
+from itertools import islice
+from typing import Any, TypeAlias, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyiceberg.catalog import Catalog
 
 from modlake.exceptions import ModlakeTerminalError
-from modlake.lake.days import of_day, replace_with_rows, until_committed
+from modlake.lake.data_files import describe_files
+from modlake.lake.days import replace_with_files, until_committed
 from modlake.lake.filters import all_of, between, equal_to, one_of
+from modlake.lake.new_files import NewFiles
 from modlake.lake.schemas import ACTIONS_TABLE
+from modlake.lake.table_files import TableFiles
+from modlake.pipeline.columns import Column
+from modlake.pipeline.scratch import SortScratch, TableScratch, cut_ranges
+from modlake.policy.action_history import UnfinishedActions
 from modlake.policy.intents import (
     REQUESTED,
     UNDONE,
+    UNFINISHED,
     ActionResult,
     Intent,
     is_back_unchanged,
@@ -26,6 +35,19 @@ from modlake.policy.intents import (
     may_fail_half_way,
 )
 from modlake.policy.object_etags import with_earlier_etags
+
+T = TypeVar("T")
+Row: TypeAlias = dict[str, Any]
+
+ACTIONS_AT_ONCE = 20_000
+"""As many are Python objects at a time, some 5 KB each."""
+
+_ROWS_PER_FILE = 100_000
+_ROWS_PER_CHUNK = 50_000
+_MOST_RANGES = 256  # each is a file on the worker's disk
+
+_RESULTS = pa.schema([("action_id", pa.string()), ("line", pa.string())])
+_NEWS = pa.schema([*_RESULTS, ("source_ref", pa.string())])
 
 # As many values as a filter of Iceberg compares with a file's bounds, and a multiple of it.
 _VALUES_PER_SCAN = 2_000
@@ -59,6 +81,31 @@ def read_actions(
     )
 
 
+class DayActions:
+    """The rows of a day, as they are now: read for some images at a time."""
+
+    def __init__(self, catalog: Catalog, day: date) -> None:
+        self._table = catalog.load_table(ACTIONS_TABLE.identifier)
+        self._of_day = equal_to("day", day.isoformat())
+        self._files = TableFiles(self._table, self._of_day, ACTIONS_TABLE.row_schema)
+
+    def of_images(self, source_refs: Column) -> pa.Table:
+        """Return the rows of these images, which are sorted, in no order."""
+        found = [ACTIONS_TABLE.row_schema.empty_table()]
+        for rows in self._files.read((str(source_refs[0]), str(source_refs[-1]))) if len(source_refs) else ():
+            is_of_image: Column = pc.is_in(rows["source_ref"], value_set=source_refs)
+            found.append(rows.filter(is_of_image))
+        return pa.concat_tables(found)
+
+    def unfinished(self) -> UnfinishedActions:
+        columns = ("action_id", "status", "enforcement_id", "requested_at")
+        rows = self._table.scan(
+            all_of(self._of_day, one_of("status", sorted(UNFINISHED))), selected_fields=columns
+        ).to_arrow()
+        in_order = rows.sort_by([("requested_at", "ascending"), ("action_id", "ascending")])
+        return UnfinishedActions(in_order.to_pylist())
+
+
 def add_intents(catalog: Catalog, day: date, intents: Iterable[Intent]) -> int:
     """Write intents as ``requested``, before they are carried out; return how many rows that changed.
 
@@ -68,18 +115,31 @@ def add_intents(catalog: Catalog, day: date, intents: Iterable[Intent]) -> int:
 
     Raises ModlakeTransientError when others kept committing to the same day.
     """
-    wanted = {intent.action_id: intent for intent in intents}
-    _check_days(day, wanted.values())
+    now = datetime.now(UTC)
 
-    def add(known: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-        now = datetime.now(UTC)
+    def add(rows: pa.Table, lines: list[str]) -> dict[str, Row]:
+        wanted = {intent.action_id: intent for intent in map(Intent.from_json, lines)}
+        known = _by_id(rows, wanted)
         return {
             action_id: _requested(intent, now, known.get(action_id))
             for action_id, intent in wanted.items()
             if action_id not in known or _is_asked_for_anew(known[action_id], intent)
         }
 
-    return _change(catalog, day, add) if wanted else 0
+    with closing(SortScratch(_NEWS, "source_ref", rows_at_once=_ROWS_PER_CHUNK)) as wanted:
+        for some in _chunks(intents):
+            _check_days(day, some)
+            wanted.add(
+                pa.table(
+                    {
+                        "action_id": [intent.action_id for intent in some],
+                        "line": [intent.to_json() for intent in some],
+                        "source_ref": [intent.source_ref for intent in some],
+                    },
+                    schema=_NEWS,
+                )
+            )
+        return _change(catalog, day, lambda _: nullcontext(wanted), add) if wanted.rows else 0
 
 
 def still_requested(catalog: Catalog, day: date, intents: Collection[Intent]) -> set[str]:
@@ -117,15 +177,13 @@ def record_results(catalog: Catalog, day: date, results: Iterable[ActionResult])
     Raises ModlakeTerminalError for a result of an action that was never requested, ModlakeTransientError
     when others kept committing to the same day.
     """
-    ended = {result.action_id: result for result in results}
 
-    def record(known: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-        unknown = sorted(ended.keys() - known.keys())
-        if unknown:
-            raise ModlakeTerminalError(
-                f"{len(unknown)} results of {day} are of actions that nobody requested, first {unknown[0]}: "
-                "clear the task that writes the intents into the table actions, then this one."
-            )
+    def record(rows: pa.Table, lines: list[str]) -> dict[str, Row]:
+        ended: dict[str, ActionResult] = {}
+        for result in map(ActionResult.from_json, lines):
+            ended.setdefault(result.action_id, result)
+        known = _by_id(rows, ended)
+        known |= _by_id(rows, [row["undoes"] for row in known.values() if row["undoes"]])
         changed = {}
         for action_id, result in ended.items():
             row = known[action_id]
@@ -144,7 +202,43 @@ def record_results(catalog: Catalog, day: date, results: Iterable[ActionResult])
                 changed[original["action_id"]] = original | {"status": "failed"}
         return changed
 
-    return _change(catalog, day, record) if ended else 0
+    with closing(TableScratch(_RESULTS)) as ended:
+        number = 0
+        for number, some in enumerate(_chunks(results), start=1):
+            ended.add(
+                (number,),
+                pa.table(
+                    {
+                        "action_id": [result.action_id for result in some],
+                        "line": [result.to_json() for result in some],
+                    },
+                    schema=_RESULTS,
+                ),
+            )
+        return (
+            _change(catalog, day, lambda known: closing(_located(ended, known, day)), record) if number else 0
+        )
+
+
+def _located(ended: TableScratch, known: SortScratch, day: date) -> SortScratch:
+    """Return results with the images of their actions."""
+    strange: list[str] = []
+    news = SortScratch(_NEWS, "source_ref", rows_at_once=_ROWS_PER_CHUNK)
+    for results in ended.parts(_ROWS_PER_CHUNK):
+        source_ref: Column = pa.nulls(results.num_rows, pa.string())
+        for rows in known.parts():
+            row: Column = pc.index_in(results["action_id"], value_set=rows["action_id"])
+            source_ref = pc.coalesce(source_ref, rows["source_ref"].take(row))
+        is_strange: Column = pc.is_null(source_ref)
+        strange += map(str, results["action_id"].filter(is_strange).to_pylist())
+        news.add(results.append_column(_NEWS.field("source_ref"), source_ref.cast(pa.string())))
+    if strange:
+        news.close()
+        raise ModlakeTerminalError(
+            f"{len(strange)} results of {day} are of actions that nobody requested, first {min(strange)}: "
+            "clear the task that writes the intents into the table actions, then this one."
+        )
+    return news
 
 
 def _is_done_later(row: Mapping[str, Any], result: ActionResult) -> bool:
@@ -161,20 +255,60 @@ def _is_asked_for_since(original: Mapping[str, Any], undo: ActionResult) -> bool
     return bool(original["requested_at"] > datetime.fromisoformat(undo.completed_at))
 
 
-def _change(catalog: Catalog, day: date, change: Any) -> int:
+def _change(
+    catalog: Catalog,
+    day: date,
+    news_of: Callable[[SortScratch], AbstractContextManager[SortScratch]],
+    change: Callable[[pa.Table, list[str]], dict[str, Row]],
+) -> int:
+    """Change rows of a day in one transaction, if any; return how many.
+
+    ``news_of`` gets the day's rows. ``change`` gets those of some images with the lines of their news, and
+    returns by action id what is to stand in their place, or beside them.
+    """
+
     def commit() -> int:
         table = catalog.load_table(ACTIONS_TABLE.identifier)
-        rows = table.scan(of_day(day)).to_arrow().cast(ACTIONS_TABLE.row_schema)
-        changed = change({row["action_id"]: row for row in rows.to_pylist()})
-        if changed:
-            replaced = pa.array(changed, pa.string())
-            kept = rows.filter(pc.invert(pc.is_in(rows["action_id"], value_set=replaced)))
-            written = pa.Table.from_pylist(list(changed.values()), ACTIONS_TABLE.row_schema)
-            everything = pa.concat_tables([kept, written]).sort_by("source_ref")
-            replace_with_rows(table, day, everything, {"modlake.day": day.isoformat()})
-        return len(changed)
+        schema = ACTIONS_TABLE.row_schema
+        files = NewFiles(table, day, "actions", _ROWS_PER_FILE)
+        changed = 0
+        with closing(SortScratch(schema, "source_ref", rows_at_once=_ROWS_PER_CHUNK)) as known:
+            for rows in TableFiles(table, equal_to("day", day.isoformat()), schema).read():
+                known.add(rows)
+            with news_of(known) as news:
+                ranges = min(-(-(known.rows + news.rows) // ACTIONS_AT_ONCE), _MOST_RANGES)
+                bounds = cut_ranges([*known.samples, *news.samples], ranges)
+                for rows, told in zip(known.ranges(bounds), news.ranges(bounds), strict=True):
+                    replaced = change(rows, list(map(str, told["line"].to_pylist())))
+                    files.add(_with(replaced, rows))
+                    changed += len(replaced)
+        if not changed:
+            files.discard()
+            return 0
+        # Of a try that lost to another writer they are left to the sweep: it knows what was committed.
+        uris = files.finish()
+        described = describe_files(table, uris, day, "Clear this task.")
+        replace_with_files(table, day, described, {"modlake.day": day.isoformat()})
+        return changed
 
     return until_committed(commit, f"The actions of {day} could not be written")[0]
+
+
+def _with(changed: Mapping[str, Row], rows: pa.Table) -> pa.Table:
+    is_kept: Column = pc.invert(pc.is_in(rows["action_id"], value_set=pa.array(changed, pa.string())))
+    written = pa.Table.from_pylist(list(changed.values()), rows.schema)
+    return pa.concat_tables([rows.filter(is_kept), written]).sort_by("source_ref")
+
+
+def _by_id(rows: pa.Table, action_ids: Iterable[str]) -> dict[str, Row]:
+    is_asked_for: Column = pc.is_in(rows["action_id"], value_set=pa.array(action_ids, pa.string()))
+    return {row["action_id"]: row for row in rows.filter(is_asked_for).to_pylist()}
+
+
+def _chunks(items: Iterable[T]) -> Iterator[list[T]]:
+    rest = iter(items)
+    while chunk := list(islice(rest, ACTIONS_AT_ONCE)):
+        yield chunk
 
 
 def _check_days(day: date, intents: Iterable[Intent]) -> None:

@@ -8,12 +8,10 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime
 from itertools import groupby
 from typing import Any, NamedTuple
-from uuid import uuid4
 
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyiceberg.catalog import Catalog
-from pyiceberg.io.pyarrow import schema_to_pyarrow
 
 from modlake.exceptions import ModlakeTerminalError
 from modlake.lake.data_files import describe_files
@@ -26,11 +24,11 @@ from modlake.lake.days import (
 )
 from modlake.lake.filters import between, equal_to
 from modlake.lake.labelled_batches import PublishedDay, published_days, read_labelled_batches
+from modlake.lake.new_files import NewFiles
 from modlake.lake.schemas import DECISIONS_TABLE, ENFORCEMENTS_TABLE
 from modlake.lake.table_files import TableFiles
 from modlake.pipeline.columns import Column
 from modlake.pipeline.decidable import decidable
-from modlake.pipeline.parquet import ParquetEncoder
 from modlake.policy.evaluation import IMAGE_COLUMNS, LABEL_COLUMNS, evaluate
 from modlake.policy.policy import Policy, Verdict
 
@@ -119,7 +117,9 @@ class DayDecisions:
         self._published = published
         self._policies = [policy for policy in policies if policy.status in ("live", "shadow")]
         self._now = datetime.now(UTC)
-        self._files = _DecisionFiles(catalog, published.day)
+        self._files = NewFiles(
+            catalog.load_table(DECISIONS_TABLE.identifier), published.day, "decided", ROWS_PER_FILE
+        )
         self._previous = TableFiles(
             catalog.load_table(DECISIONS_TABLE.identifier),
             equal_to("day", published.day.isoformat()),
@@ -319,45 +319,6 @@ def is_current(catalog: Catalog, day: date, run_id: str, figures: Iterable[Mappi
 
     stored = read_enforcements(catalog, day, day)
     return hits(stored) == hits(figures) and all(row["run_id"] == run_id for row in stored)
-
-
-class _DecisionFiles:
-    """New data files of ``decisions``, which no reader sees before they are committed."""
-
-    def __init__(self, catalog: Catalog, day: date) -> None:
-        self._table = catalog.load_table(DECISIONS_TABLE.identifier)
-        # With field ids, by which readers find a file's columns.
-        self._schema = schema_to_pyarrow(self._table.schema())
-        self._day = day
-        self._encoder: ParquetEncoder | None = None
-        self._uris: list[str] = []
-        self.rows = 0
-
-    def add(self, rows: pa.Table) -> None:
-        self._encoder = self._encoder or ParquetEncoder(self._schema)
-        self._encoder.add(rows.select(self._schema.names).cast(self._schema))
-        self.rows += rows.num_rows
-        if self._encoder.rows >= ROWS_PER_FILE:
-            self._write(self._encoder)
-
-    def finish(self) -> list[str]:
-        """Write what is left, and return where all of it is."""
-        if self._encoder is not None:
-            self._write(self._encoder)
-        return self._uris
-
-    def discard(self) -> None:
-        for uri in self._uris:
-            self._table.io.delete(uri)
-        self._encoder, self._uris = None, []
-
-    def _write(self, encoder: ParquetEncoder) -> None:
-        name = f"day={self._day}/decided-{uuid4()}.parquet"
-        uri = self._table.location_provider().new_data_location(name)
-        with self._table.io.new_output(uri).create() as stream:
-            stream.write(encoder.finish())
-        self._uris.append(uri)
-        self._encoder = None
 
 
 def _all_equal(rows: pa.Table, others: pa.Table, columns: Sequence[str]) -> Column:

@@ -11,10 +11,11 @@ from typing import Any
 
 from pyiceberg.catalog import Catalog
 
-from modlake.lake.actions import read_actions
+from modlake.lake.actions import DayActions
 from modlake.lake.decisions import DayDecisions, Figures, read_enforcements, read_published
+from modlake.pipeline.columns import slices
 from modlake.pipeline.object_store import ObjectStore
-from modlake.policy.action_history import ActionHistory
+from modlake.policy.action_history import ActionHistory, UnfinishedActions
 from modlake.policy.brake import Excess, ShareHistory, Tally, days_of_history, find_excesses
 from modlake.policy.enforcement_folder import (
     EnforcementFolder,
@@ -26,6 +27,9 @@ from modlake.policy.intent_planning import plan_intents
 from modlake.policy.intents import Intent
 from modlake.policy.policy import Policy
 from modlake.policy.targets import Targets
+
+DECISIONS_AT_ONCE = 20_000
+"""As many are compared with what was done before at a time: row by row, so as Python objects."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,18 +91,25 @@ def plan_enforcement(
     """
     targets.check(policies)
     published = read_published(catalog, day)
-    history = ActionHistory(read_actions(catalog, day=day), published.published_at)
+    actions = DayActions(catalog, day)
     named = [f"{policy.name} {policy.version} {policy.status}" for policy in policies]
     name = partial(new_enforcement_id, day, published.run_id, named)
-    folder = EnforcementFolder(work_uri, day, _enforcement_id(history, name))
+    folder = EnforcementFolder(work_uri, day, _enforcement_id(actions.unfinished(), name))
     decisions = DayDecisions(catalog, published, policies)
 
     def intents() -> Iterator[Intent]:
         started = monotonic()
         for batch in decisions.batches():
-            yield from plan_intents(
-                batch, history, policies, targets, day=day.isoformat(), enforcement_id=folder.enforcement_id
-            )
+            for some in slices(batch, "source_ref", DECISIONS_AT_ONCE):
+                history = ActionHistory(actions.of_images(some["source_ref"]), published.published_at)
+                yield from plan_intents(
+                    some,
+                    history,
+                    policies,
+                    targets,
+                    day=day.isoformat(),
+                    enforcement_id=folder.enforcement_id,
+                )
             rate = decisions.images / max(monotonic() - started, 0.001)
             minutes_left = (published.images - decisions.images) / max(rate, 0.001) / 60
             report(
@@ -126,13 +137,13 @@ def plan_enforcement(
     return enforcement
 
 
-def _enforcement_id(history: ActionHistory, name: Callable[[list[str]], str]) -> str:
+def _enforcement_id(unfinished: UnfinishedActions, name: Callable[[list[str]], str]) -> str:
     """Return the enforcement to go on with, or a new one, named by what others have left if they have.
 
     One is gone on with as long as others have left the same as when it was named. Where it failed itself, or
     others have requested anything since, they haven't.
     """
-    for known in (name([]), *history.requested_by):
-        if known == name(history.tried_elsewhere(known)):
+    for known in (name([]), *unfinished.requested_by):
+        if known == name(unfinished.tried_elsewhere(known)):
             return known
-    return name(history.tried_elsewhere(None))
+    return name(unfinished.tried_elsewhere(None))

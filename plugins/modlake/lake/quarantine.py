@@ -11,7 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyiceberg.catalog import Catalog
 
-from modlake.lake.actions import read_actions
+from modlake.lake.filters import all_of, equal_to, one_of
+from modlake.lake.schemas import ACTIONS_TABLE
+from modlake.lake.table_files import TableFiles
 from modlake.pipeline.columns import Column
 from modlake.pipeline.object_store import ObjectStore
 from modlake.pipeline.quarantined import OBJECTS
@@ -21,7 +23,15 @@ from modlake.policy.actions.journal import Journal
 from modlake.policy.enforcement_folder import EnforcementFolder
 from modlake.policy.intents import REQUESTED, UNDONE
 
-_COLUMNS = ("action_id", "source_ref", "etag", "status", "detail", "requested_at")
+_MOVES = pa.schema(
+    [
+        ACTIONS_TABLE.row_schema.field(name)
+        for name in ("action_id", "source_ref", "etag", "status", "detail", "requested_at")
+    ]
+)
+# By these the moves of one image follow each other.
+_TURN = pa.schema([_MOVES.field(name) for name in ("requested_at", "action_id")])
+_MOVED = pa.schema([*OBJECTS, *_TURN])
 _MOVES_AT_ONCE = 5_000
 _READS_AT_ONCE = 16
 # Before its end, and before a failure, the object may be away already; after its return not listed yet.
@@ -38,34 +48,40 @@ class DayQuarantine:
         self._catalog = catalog
         self._store = store
         self._journal = Journal.of_day(store, EnforcementFolder(work_uri, day, ""))
-        self._day = day
+        self._are_moves = all_of(
+            equal_to("day", day.isoformat()),
+            equal_to("kind", "quarantine"),
+            one_of("status", sorted(_MAY_BE_AWAY)),
+            equal_to("undoes", None),
+        )
 
     def candidates(self) -> Column:
-        actions = read_actions(self._catalog, day=self._day)
-        may_be_away: Column = pc.and_(
-            pc.and_(
-                pc.equal(actions["kind"], pa.scalar("quarantine")),
-                pc.is_in(actions["status"], value_set=pa.array(_MAY_BE_AWAY)),
-            ),
-            pc.is_null(actions["undoes"]),
-        )
-        self._moves = actions.filter(may_be_away).select(_COLUMNS)
-        return self._moves["source_ref"].combine_chunks().unique()
+        # Not before: what is moved while the day is listed may be missing in the listing.
+        self._table = self._catalog.load_table(ACTIONS_TABLE.identifier)
+        moves = self._table.scan(self._are_moves, selected_fields=("source_ref",)).to_arrow()
+        return moves["source_ref"].cast(pa.string()).combine_chunks().unique()
 
     def objects(self, unlisted: Column) -> pa.Table:
-        is_unlisted: Column = pc.is_in(self._moves["source_ref"], value_set=unlisted)
-        moves = self._moves.filter(is_unlisted)
-        found = [OBJECTS.empty_table()]
-        for some in moves.to_batches(max_chunksize=_MOVES_AT_ONCE):
-            rows = some.to_pylist()
-            origins = side_by_side(self._origin, rows, _READS_AT_ONCE)
-            listed = [
-                _as_listed(row, origin)
-                for row, origin in zip(rows, origins, strict=True)
-                if origin is not None
-            ]
-            found.append(pa.Table.from_pylist(listed, OBJECTS))
-        return _latest(pa.concat_tables(found))
+        """As the protocol tells; memory holds a few files of ``actions``, and some 200 bytes an object."""
+        found = [_MOVED.empty_table()]
+        if len(unlisted):
+            bounds: Column = pc.min_max(unlisted)
+            files = TableFiles(self._table, self._are_moves, _MOVES)
+            for rows in files.read((str(bounds["min"]), str(bounds["max"]))):
+                is_unlisted: Column = pc.is_in(rows["source_ref"], value_set=unlisted)
+                away = rows.filter(is_unlisted).to_batches(max_chunksize=_MOVES_AT_ONCE)
+                found += [self._moved(some.to_pylist()) for some in away]
+        in_turn = pa.concat_tables(found).sort_by([("requested_at", "ascending"), ("action_id", "ascending")])
+        return _latest(in_turn.select(OBJECTS.names))
+
+    def _moved(self, moves: list[dict[str, Any]]) -> pa.Table:
+        origins = side_by_side(self._origin, moves, _READS_AT_ONCE)
+        listed = [
+            _as_listed(move, origin) | {name: move[name] for name in _TURN.names}
+            for move, origin in zip(moves, origins, strict=True)
+            if origin is not None
+        ]
+        return pa.Table.from_pylist(listed, _MOVED)
 
     def _origin(self, move: Mapping[str, Any]) -> Mapping[str, Any] | None:
         """Return the object as it was before it was moved; None when it is no image of the day any more."""

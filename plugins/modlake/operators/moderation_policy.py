@@ -267,12 +267,8 @@ class RecordActionsOperator(AwsBaseOperator[S3ObjectStoreHook]):
     def execute(self, context: Context) -> dict[str, Any]:
         from modlake.lake.actions import record_results
         from modlake.lake.catalog import open_catalog
-        from modlake.policy.enforcement_folder import (
-            EnforcementFolder,
-            read_all_intents,
-            read_enforcement,
-            read_results,
-        )
+        from modlake.policy.actions.results import IntendedResults
+        from modlake.policy.enforcement_folder import EnforcementFolder, read_enforcement
 
         if not self.enforcement_uri or not isinstance(self.approval, Mapping):
             raise ModlakeTerminalError(
@@ -281,16 +277,10 @@ class RecordActionsOperator(AwsBaseOperator[S3ObjectStoreHook]):
             )
         folder = EnforcementFolder.of_uri(self.enforcement_uri)
         enforcement = read_enforcement(self.hook, folder)
-        intended = {}
-        if self.approval["approved"]:
-            intended = {intent.action_id: intent.kind for intent in read_all_intents(self.hook, folder)}
-        results = {
-            result.action_id: result
-            for result in read_results(self.hook, folder)
-            if result.action_id in intended
-        }
+        batches = enforcement["batches"] if self.approval["approved"] else 0
+        results = IntendedResults(self.hook, folder, batches)
         with storage_errors_explained(f"Recording the actions of {folder.day}"):
-            record_results(open_catalog(), folder.day, results.values())
+            record_results(open_catalog(), folder.day, results)
         verdicts: Counter[str] = Counter()
         for each in enforcement["figures"]:
             if each["mode"] == "live":
@@ -304,11 +294,12 @@ class RecordActionsOperator(AwsBaseOperator[S3ObjectStoreHook]):
             "newly_hit": sum(each["newly_hit"] for each in enforcement["figures"]),
             "released": sum(each["released"] for each in enforcement["figures"]),
             "changed": enforcement["changed"],
-            "actions": dict(Counter(result.status for result in results.values())),
+            "actions": dict(results.by_status),
             "approval": dict(self.approval),
         }
         self.log.info("Recorded %s: %s", folder.day, facts)
-        self._check(folder.uri, len(intended) - len(results), facts["actions"].get("failed", 0))
+        missing = results.intended - results.by_status.total()
+        self._check(folder.uri, missing, results.by_status["failed"])
         for asset in self.outlets:
             if isinstance(asset, Asset):
                 event = context["outlet_events"][asset]

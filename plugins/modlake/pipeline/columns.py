@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -77,3 +78,15 @@ def in_order(table: pa.Table, name: str) -> pa.Table:
     if len(column) > 1 and not pc.all(pc.less_equal(column[:-1], column[1:])).as_py():
         table = table.sort_by(name)
     return table.combine_chunks()
+
+
+def slices(rows: pa.Table, name: str, at_least: int) -> Iterator[pa.Table]:
+    """Yield rows sorted by a column of texts, so many at a time, and those of one text together."""
+    texts = rows[name]
+    first = 0
+    while first < rows.num_rows:
+        end = min(first + at_least, rows.num_rows)
+        while end < rows.num_rows and texts[end] == texts[end - 1]:
+            end += 1
+        yield rows.slice(first, end - first)
+        first = end

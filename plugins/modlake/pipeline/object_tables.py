@@ -7,6 +7,7 @@ same objects give the same manifests, whoever tells of them.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -17,7 +18,7 @@ from modlake.pipeline.listing import Stretch
 from modlake.pipeline.object_store import ObjectStore
 from modlake.pipeline.parquet import decode_parquet
 from modlake.pipeline.s3_uri import as_folder_uri, split_s3_uri
-from modlake.pipeline.scratch import TableScratch
+from modlake.pipeline.scratch import SortScratch, cut_ranges
 
 ROWS_PER_SORT = 500_000
 """About as many are in memory at once, some 60 MB."""
@@ -29,7 +30,6 @@ _COLUMNS: list[tuple[str, pa.DataType]] = [
     ("last_modified", pa.timestamp("us", tz="UTC")),
 ]
 OBJECTS = pa.schema(_COLUMNS)
-_SAMPLED = 1_000
 
 
 def list_tables(tables: Iterable[pa.Table], source_uri: str, told_by: str) -> Iterator[Stretch]:
@@ -39,26 +39,19 @@ def list_tables(tables: Iterable[pa.Table], source_uri: str, told_by: str) -> It
     ModlakeTerminalError when they tell of an object twice, or not all of it.
     """
     bucket, prefix = split_s3_uri(as_folder_uri(source_uri))
-    unsorted, samples, rows = TableScratch(OBJECTS), list[str](), 0
-    for number, table in enumerate(tables):
-        is_ours: Column = pc.and_(
-            pc.equal(table["bucket"], pa.scalar(bucket)), pc.starts_with(table["key"], prefix)
-        )
-        ours = table.filter(is_ours).select(OBJECTS.names).combine_chunks()
-        _require_whole(ours, told_by)
-        unsorted.add((number,), ours)
-        samples += map(
-            str, ours["key"].take(pa.array(range(0, ours.num_rows, _SAMPLED), pa.int64())).to_pylist()
-        )
-        rows += ours.num_rows
-    samples.sort()
-    parts = -(-rows // ROWS_PER_SORT)
-    bounds = [samples[len(samples) * part // parts] for part in range(1, parts)]
-    previous: str | None = None
-    for part, found in enumerate(_partition(unsorted, bounds)):
-        ordered = found.sort_by("key").combine_chunks()
-        previous = _require_distinct(ordered["key"], previous, told_by)
-        yield Stretch((part,), ordered)
+    with closing(SortScratch(OBJECTS, "key", rows_at_once=ROWS_PER_SORT)) as unsorted:
+        for table in tables:
+            is_ours: Column = pc.and_(
+                pc.equal(table["bucket"], pa.scalar(bucket)), pc.starts_with(table["key"], prefix)
+            )
+            ours = table.filter(is_ours).select(OBJECTS.names).combine_chunks()
+            _require_whole(ours, told_by)
+            unsorted.add(ours)
+        previous: str | None = None
+        bounds = cut_ranges(unsorted.samples, -(-unsorted.rows // ROWS_PER_SORT))
+        for number, ordered in enumerate(unsorted.ranges(bounds)):
+            previous = _require_distinct(ordered["key"], previous, told_by)
+            yield Stretch((number,), ordered)
 
 
 def as_objects(table: pa.Table) -> pa.Table:
@@ -96,23 +89,6 @@ def read_object_files(store: ObjectStore, uri: str) -> Iterator[pa.Table]:
             )
         etag: Column = pc.utf8_trim(table["etag"].cast(pa.string()), characters='"')
         yield as_objects(table.set_column(table.schema.get_field_index("etag"), "etag", etag))
-
-
-def _partition(unsorted: TableScratch, bounds: list[str]) -> Iterator[pa.Table]:
-    """Yield the rows up to each bound, and then those after the last one."""
-    partitions = [TableScratch(OBJECTS) for _ in range(len(bounds) + 1)]
-    for number, table in enumerate(unsorted.parts(ROWS_PER_SORT)):
-        rest = table.sort_by("key")
-        for partition, bound in zip(partitions, bounds, strict=False):
-            is_within: Column = pc.less(rest["key"], pa.scalar(bound))
-            count = pc.sum(is_within).as_py() or 0
-            partition.add((number,), rest.slice(0, count))
-            rest = rest.slice(count)
-        partitions[-1].add((number,), rest)
-    unsorted.close()
-    for partition in partitions:
-        yield pa.concat_tables([OBJECTS.empty_table(), *partition.parts(ROWS_PER_SORT)])
-        partition.close()
 
 
 def _require_whole(objects: pa.Table, told_by: str) -> None:

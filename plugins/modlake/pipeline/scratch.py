@@ -9,9 +9,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from pyarrow import ipc
 
+from modlake.pipeline.columns import Column
+
 Position = tuple[int, ...]
+
+_SAMPLED = 1_000
 
 
 @contextmanager
@@ -71,3 +76,56 @@ class TableScratch:
             self._file.seek(offset)
             body = self._file.read(size)
         return ipc.open_stream(body).read_all()
+
+
+class SortScratch:
+    """Keeps rows that come in any order on disk, and gives them back in ranges of a column of texts.
+
+    ``samples`` are some of its texts, by which ranges of about as many rows can be cut.
+    """
+
+    def __init__(self, schema: pa.Schema, column: str, *, rows_at_once: int) -> None:
+        self._schema = schema
+        self._column = column
+        self._rows_at_once = rows_at_once
+        self._unsorted = TableScratch(schema)
+        self._tables = 0
+        self.rows = 0
+        self.samples: list[str] = []
+
+    def close(self) -> None:
+        """Give the room back."""
+        self._unsorted.close()
+
+    def add(self, rows: pa.Table) -> None:
+        self._unsorted.add((self._tables,), rows.combine_chunks())
+        self._tables += 1
+        self.rows += rows.num_rows
+        sampled = rows[self._column].take(pa.array(range(0, rows.num_rows, _SAMPLED), pa.int64()))
+        self.samples += map(str, sampled.to_pylist())
+
+    def parts(self) -> Iterator[pa.Table]:
+        """Yield the rows as they came, some at a time."""
+        return self._unsorted.parts(self._rows_at_once)
+
+    def ranges(self, bounds: list[str]) -> Iterator[pa.Table]:
+        """Yield the sorted rows before each bound, and then those from the last one on."""
+        ranges = [TableScratch(self._schema) for _ in range(len(bounds) + 1)]
+        for number, part in enumerate(self.parts()):
+            rest = part.sort_by(self._column)
+            for kept, bound in zip(ranges, bounds, strict=False):
+                is_before: Column = pc.less(rest[self._column], pa.scalar(bound))
+                count = pc.sum(is_before).as_py() or 0
+                kept.add((number,), rest.slice(0, count))
+                rest = rest.slice(count)
+            ranges[-1].add((number,), rest)
+        for kept in ranges:
+            rows = pa.concat_tables([self._schema.empty_table(), *kept.parts(self._rows_at_once)])
+            kept.close()
+            yield rows.sort_by(self._column).combine_chunks()
+
+
+def cut_ranges(samples: list[str], ranges: int) -> list[str]:
+    """Return the bounds of about so many ranges with about as many samples each."""
+    samples = sorted(samples)
+    return [samples[len(samples) * number // ranges] for number in range(1, ranges)] if samples else []

@@ -7,7 +7,6 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
@@ -17,9 +16,9 @@ from modlake.policy.intents import (
     MODLAKE,
     REQUESTED,
     UNDONE,
+    UNFINISHED,
     is_back_unchanged,
     may_be_in_effect,
-    may_be_requested_anew,
 )
 from modlake.policy.object_etags import etags_of_object
 from modlake.policy.policy import Verdict
@@ -27,8 +26,34 @@ from modlake.policy.policy import Verdict
 _NEVER = datetime.min.replace(tzinfo=UTC)
 
 
+class UnfinishedActions:
+    """The actions of a day that nobody has ended, or that may be tried anew.
+
+    :param rows: ``action_id``, ``status`` and ``enforcement_id`` of actions, the oldest first
+    """
+
+    def __init__(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        self._rows = [row for row in rows if row["status"] in UNFINISHED]
+
+    @property
+    def requested_by(self) -> list[str]:
+        """The enforcements that have requested what nobody has ended."""
+        return list(dict.fromkeys(row["enforcement_id"] for row in self._rows if row["status"] == REQUESTED))
+
+    def tried_elsewhere(self, enforcement_id: str | None) -> list[str]:
+        """Return what may be tried anew, and what another enforcement has requested and not ended.
+
+        Either is by then another enforcement's to carry out: the results of this one may be older.
+        """
+        return sorted(
+            f"{row['action_id']} {row['status']} {row['enforcement_id']}"
+            for row in self._rows
+            if row["status"] != REQUESTED or row["enforcement_id"] != enforcement_id
+        )
+
+
 class ActionHistory:
-    """The actions of a day so far, by image; made of rows of ``actions``.
+    """The actions of some images of a day so far; made of rows of ``actions``.
 
     :param published_at: when the day was last published: its images were where they are listed since
     """
@@ -43,27 +68,6 @@ class ActionHistory:
     def source_refs(self) -> Column:
         """The images that something was done about, or asked for."""
         return pa.array(self._by_image, pa.string())
-
-    @property
-    def requested_by(self) -> list[str]:
-        """The enforcements that have requested what nobody has ended."""
-        return list(dict.fromkeys(row["enforcement_id"] for row in self._left if row["status"] == REQUESTED))
-
-    def tried_elsewhere(self, enforcement_id: str | None) -> list[str]:
-        """Return what may be tried anew, and what another enforcement has requested and not ended.
-
-        Either is by then another enforcement's to carry out: the results of this one may be older.
-        """
-        return sorted(
-            f"{row['action_id']} {row['status']} {row['enforcement_id']}"
-            for row in self._left
-            if row["status"] != REQUESTED or row["enforcement_id"] != enforcement_id
-        )
-
-    @cached_property
-    def _left(self) -> list[dict[str, Any]]:
-        rows = (row for rows in self._by_image.values() for row in rows)
-        return [row for row in rows if row["status"] == REQUESTED or may_be_requested_anew(row)]
 
     def of(self, source_ref: str, etag: str, last_modified: datetime) -> ImageHistory:
         of_name = self._by_image.get(source_ref, [])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal, TypeAlias
 
@@ -17,6 +17,11 @@ REQUESTED, UNDONE = "requested", "undone"
 
 MODLAKE = "modlake"
 """The actor of everything that no person asked for."""
+
+_MAY_BE_REQUESTED_ANEW = frozenset({"failed", "replaced", "gone"})
+
+UNFINISHED = frozenset({REQUESTED}) | _MAY_BE_REQUESTED_ANEW
+"""The statuses of actions that nobody has ended, or that may be tried anew."""
 
 _DIGITS = 24
 
@@ -53,7 +58,7 @@ class Intent:
     decided_at: str = field(default_factory=lambda: datetime.now(UTC).isoformat(), compare=False)
 
     def to_json(self) -> str:
-        return json.dumps(asdict(self), ensure_ascii=False, separators=(",", ":"))
+        return _as_line(self)
 
     @classmethod
     def from_json(cls, line: str | bytes) -> Intent:
@@ -71,11 +76,17 @@ class ActionResult:
     undoes: str | None = None
 
     def to_json(self) -> str:
-        return json.dumps(asdict(self), ensure_ascii=False, separators=(",", ":"))
+        return _as_line(self)
 
     @classmethod
     def from_json(cls, line: str | bytes) -> ActionResult:
         return cls(**json.loads(line))
+
+
+def _as_line(record: Intent | ActionResult) -> str:
+    # Not asdict(), which copies what lies in it, and takes four times as long.
+    fields = {name: getattr(record, name) for name in record.__slots__}
+    return json.dumps(fields, ensure_ascii=False, separators=(",", ":"))
 
 
 def action_id(day: str, source_ref: str, etag: str, kind: str, target: str, generation: int) -> str:
@@ -91,7 +102,7 @@ def undo_id(original_id: str) -> str:
 def may_be_requested_anew(row: Mapping[str, Any]) -> bool:
     """Tell whether an action of ``actions`` that has ended may be tried again under its own name."""
     # What it sought in vain may be back since.
-    return row["status"] in ("failed", "replaced", "gone")
+    return row["status"] in _MAY_BE_REQUESTED_ANEW
 
 
 def may_fail_half_way(row: Mapping[str, Any]) -> bool:

@@ -24,6 +24,7 @@ from modlake.policy.actions.batch import (
 from modlake.policy.actions.batch_lease import BatchLease, BatchTakenError
 from modlake.policy.actions.kinds import result_of
 from modlake.policy.actions.notify import ReceiverBusyError
+from modlake.policy.actions.results import IntendedResults, ResultParts
 from modlake.policy.enforcement_folder import EnforcementFolder, read_results, write_intents
 from modlake.policy.intents import ActionResult, Intent
 from tests.support.actions import all_of, intent
@@ -318,3 +319,19 @@ def test_progress_does_not_need_an_intent() -> None:
     store = MemoryObjectStore()
     store.write(FOLDER.intents_uri(0), b"")
     assert run(store, Kind())[0] == []
+
+
+def test_results_of_what_was_intended_are_counted_as_they_pass_by() -> None:
+    todo = images(5)
+    store = MemoryObjectStore()
+    assert write_intents(store, FOLDER, todo, 2) == 3
+    for batch, done in ((0, todo[0:2]), (2, todo[4:])):
+        ResultParts(store, FOLDER, batch).write([result_of(each, "completed") for each in done])
+    late = ResultParts(store, FOLDER, 0)
+    late.read()
+    late.write([result_of(todo[1], "failed"), result_of(intent("s3://ugc/strange", "e", "tag"), "failed")])
+    results = IntendedResults(store, FOLDER, 3)
+    for _ in range(2):
+        assert [each.action_id for each in results] == [each.action_id for each in (*todo[:2], todo[4])]
+        assert (results.intended, results.by_status) == (5, {"completed": 3})
+    assert list(IntendedResults(store, FOLDER, 0)) == []

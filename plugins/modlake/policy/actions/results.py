@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 
 from modlake.pipeline.object_store import ObjectStore
 from modlake.pipeline.s3_uri import split_s3_uri
-from modlake.policy.enforcement_folder import EnforcementFolder
+from modlake.policy.enforcement_folder import EnforcementFolder, read_intents
 from modlake.policy.intents import ActionResult
 
 
@@ -35,3 +36,28 @@ class ResultParts:
         body = "".join(f"{result.to_json()}\n" for result in results).encode()
         self._store.write(f"{self._prefix}{self._next:05d}.jsonl", body, if_absent=True)
         self._next += 1
+
+
+class IntendedResults:
+    """The results of an enforcement's intents, which are counted as they are gone through.
+
+    Memory holds a batch. ``intended`` counts the intents, ``by_status`` the results.
+    """
+
+    def __init__(self, store: ObjectStore, folder: EnforcementFolder, batches: int) -> None:
+        self._store = store
+        self._folder = folder
+        self._batches = batches
+        self.intended = 0
+        self.by_status: Counter[str] = Counter()
+
+    def __iter__(self) -> Iterator[ActionResult]:
+        self.intended = 0
+        self.by_status.clear()
+        for batch in range(self._batches):
+            known = ResultParts(self._store, self._folder, batch).read()
+            for intent in read_intents(self._store, self._folder, batch):
+                self.intended += 1
+                if (result := known.get(intent.action_id)) is not None:
+                    self.by_status[result.status] += 1
+                    yield result
