@@ -15,7 +15,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench import decide, growth, landing, layout, ledger, listing, orchestration, publishing
+from tests.bench import decide, enforcing, growth, landing, layout, ledger, listing, orchestration, publishing
 from tests.bench.plots import plot
 
 SMOKE_IMAGES = 300
@@ -41,6 +41,11 @@ BENCHES: dict[str, Callable[..., dict[str, Any]]] = {
     ),
     "growth": lambda size, home, isolated: growth.run(
         (*(each for each in growth.SIZES if each < size), size) if size else growth.SIZES,
+        home=home,
+        isolated=isolated,
+    ),
+    "enforcing": lambda size, home, isolated: enforcing.run(
+        (*(each for each in enforcing.SIZES if each < size), size) if size else enforcing.SIZES,
         home=home,
         isolated=isolated,
     ),

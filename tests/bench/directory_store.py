@@ -32,7 +32,14 @@ class DirectoryStore:
         return self.root.joinpath(*split_s3_uri(uri))
 
     def list_objects(self, bucket: str, prefix: str) -> Iterator[list[ListedObject]]:
-        raise NotImplementedError
+        home = self.root / bucket
+        files = (file for file in (home / prefix).parent.rglob("*") if file.is_file())
+        keys = (file.relative_to(home).as_posix() for file in files)
+        yield [
+            ListedObject(bucket, key, (home / key).stat().st_size, "", LAST_MODIFIED)
+            for key in sorted(keys)
+            if key.startswith(prefix)
+        ]
 
     def read(self, uri: str) -> bytes:
         try:
