@@ -137,7 +137,7 @@ def test_second_backfill_at_a_time_is_explained(airflow: FakeAirflow, api: Airfl
 def test_other_refusals_are_airflows_words(airflow: FakeAirflow, api: AirflowApi) -> None:
     airflow.on("POST /api/v2/backfills", (422, {"detail": "from_date must not be in the future"}))
 
-    with pytest.raises(ModlakeTerminalError, match="422: from_date must not be in the future"):
+    with pytest.raises(ModlakeTerminalError, match=r"422: from_date must not be in the future\. Correct"):
         _create(api)
 
 

@@ -30,6 +30,8 @@ class NewFiles:
         self.rows = 0
 
     def add(self, rows: pa.Table) -> None:
+        if not rows.num_rows:  # of a file without any nobody could tell the day
+            return
         self._encoder = self._encoder or ParquetEncoder(self._schema)
         self._encoder.add(rows.select(self._schema.names).cast(self._schema))
         self.rows += rows.num_rows

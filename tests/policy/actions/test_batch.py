@@ -335,3 +335,10 @@ def test_results_of_what_was_intended_are_counted_as_they_pass_by() -> None:
         assert [each.action_id for each in results] == [each.action_id for each in (*todo[:2], todo[4])]
         assert (results.intended, results.by_status) == (5, {"completed": 3})
     assert list(IntendedResults(store, FOLDER, 0)) == []
+
+
+def test_an_action_of_a_kind_that_is_unknown_fails_and_says_what_to_do() -> None:
+    store = written([intent("s3://ugc/1", "e", "shred")])
+    (result,), _ = run(store, Kind())
+    assert result.status == "failed"
+    assert "knows no action 'shred': update it" in result.detail["message"]
