@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from modlake.exceptions import ModlakeTerminalError
-from modlake.operators.arguments import PLAN_VALUES, is_known_later
+from modlake.operators.arguments import PLAN_ARGUMENTS, is_known_later
 
 
 @pytest.mark.parametrize(
@@ -29,7 +29,7 @@ from modlake.operators.arguments import PLAN_VALUES, is_known_later
     ],
 )
 def test_values_as_they_are_written_or_rendered(argument: str, value: Any, read: Any) -> None:
-    assert PLAN_VALUES[argument](value) == read
+    assert PLAN_ARGUMENTS[argument](value) == read
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_values_as_they_are_written_or_rendered(argument: str, value: Any, read:
 )
 def test_what_can_not_be_read_says_what_to_write(argument: str, value: Any, advice: str) -> None:
     with pytest.raises(ModlakeTerminalError, match=advice):
-        PLAN_VALUES[argument](value)
+        PLAN_ARGUMENTS[argument](value)
 
 
 @pytest.mark.parametrize(

@@ -161,7 +161,7 @@ def check_key_of_engine(engine: EngineChoice | None, kms_key_id: str | None) -> 
         )
 
 
-PLAN_VALUES: dict[str, Callable[[Any], Any]] = {
+PLAN_ARGUMENTS: dict[str, Callable[[Any], Any]] = {
     "day": parse_day,
     "source_uri": _day_uri,
     "inventory_uri": _optional_day_uri,

@@ -18,7 +18,7 @@ from modlake.hooks.object_store import S3ObjectStoreHook
 from modlake.hooks.rekognition import RekognitionHook
 from modlake.lake.storage import storage_errors_explained
 from modlake.operators.arguments import (
-    PLAN_VALUES,
+    PLAN_ARGUMENTS,
     InvalidValueError,
     check_key_of_engine,
     is_known_later,
@@ -163,7 +163,7 @@ class BuildManifestsOperator(AwsBaseOperator[S3ObjectStoreHook]):
                 raise InvalidValueError(
                     f"Task {self.task_id!r}, {name}: {value} is too few; write 1 or more."
                 )
-        for field in PLAN_VALUES:
+        for field in PLAN_ARGUMENTS:
             if not is_known_later(getattr(self, field)):
                 self._read(field)
 
@@ -173,7 +173,7 @@ class BuildManifestsOperator(AwsBaseOperator[S3ObjectStoreHook]):
         from modlake.pipeline.run_folder import new_run_id
         from modlake.pipeline.set_aside import read_set_aside
 
-        values = {field: self._read(field) for field in PLAN_VALUES}
+        values = {field: self._read(field) for field in PLAN_ARGUMENTS}
         check_key_of_engine(values["engine"], values["kms_key_id"])
         day = values["day"]
         if values["adapter_arn"] is not None:
@@ -252,7 +252,7 @@ class BuildManifestsOperator(AwsBaseOperator[S3ObjectStoreHook]):
 
     def _read(self, field: str) -> Any:
         try:
-            return PLAN_VALUES[field](getattr(self, field))
+            return PLAN_ARGUMENTS[field](getattr(self, field))
         except ModlakeTerminalError as error:
             raise InvalidValueError(f"Task {self.task_id!r}, {field}: {error}") from error
 

@@ -1,4 +1,7 @@
-"""Columns that often are in order already: to put nested ones in order takes as long as to parse them."""
+"""Columns of rows: fields of theirs, some of their rows, and their order.
+
+Often they are in order already, and to put nested ones in order takes as long as to parse them.
+"""
 
 from __future__ import annotations
 

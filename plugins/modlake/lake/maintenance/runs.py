@@ -79,7 +79,8 @@ def sweep_runs(
     listed_as_published = _published_runs(catalog)
     contents = list(list_run_folders(store, work_uri, listed_as_published, report))
     listed = _sort(contents, listed_as_published, policy, now)
-    freed = {run.folder.uri for run in listed.retired if run.files and _is_past_grace(run, policy, now)}
+    before_grace = now - policy.grace
+    freed = {run.folder.uri for run in listed.retired if run.files and _is_past_grace(run, before_grace)}
     submissions = find_submissions(
         store,
         work_uri,
@@ -101,8 +102,8 @@ def sweep_runs(
     due = [run for run in runs.due if not _is_going(store, run, is_going)]
     retiring = _retiring(due, runs)
     removals = [
-        *_landed(store, runs, needed, now - policy.grace, is_going),
-        _files_of_retired(runs, freed, needed, submissions, policy, now),
+        *_landed(store, runs, needed, before_grace, is_going),
+        _files_of_retired(runs, freed, needed, submissions, before_grace),
         Removal(
             "runs",
             "records of submissions",
@@ -133,8 +134,8 @@ def _whole_if_superseded(
         yield list_whole(store, run) if is_superseded else run
 
 
-def _is_past_grace(run: RunContents, policy: MaintenancePolicy, now: datetime) -> bool:
-    return run.marker is not None and run.marker.last_modified < now - policy.grace
+def _is_past_grace(run: RunContents, before_grace: datetime) -> bool:
+    return run.marker is not None and run.marker.last_modified < before_grace
 
 
 def _published_runs(catalog: Catalog) -> dict[date, str]:
@@ -251,13 +252,12 @@ def _files_of_retired(
     freed: Collection[str],
     needed: set[str],
     submissions: SubmissionsFound,
-    policy: MaintenancePolicy,
-    now: datetime,
+    before_grace: datetime,
 ) -> Removal:
     batches = [
-        Batch(_unneeded(run, needed, tuple(submissions.parts.get(run.folder.uri, ())), now - policy.grace))
+        Batch(_unneeded(run, needed, tuple(submissions.parts.get(run.folder.uri, ())), before_grace))
         for run in runs.retired
-        if _is_past_grace(run, policy, now) and (run.folder.uri in freed or not run.files)
+        if _is_past_grace(run, before_grace) and (run.folder.uri in freed or not run.files)
     ]
     return Removal("runs", "files of retired runs", sum(run.count for run in runs.all), batches)
 
