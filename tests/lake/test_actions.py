@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from pyiceberg.catalog import Catalog
+from pyiceberg.exceptions import CommitFailedException
 
 from modlake.exceptions import ModlakeTerminalError
 from modlake.lake import actions
@@ -91,6 +92,24 @@ def test_intents_are_requested_once(catalog: Catalog, rows: Rows) -> None:
         "reason": None,
         "enforcement_id": "enf-1",
     }
+
+
+def test_what_is_requested_at_a_second_try_is_dated_then(
+    catalog: Catalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost: list[datetime] = []
+    replace_day = actions.replace_with_files
+
+    def lose_once(*arguments: Any) -> Any:
+        if not lost:
+            lost.append(datetime.now(UTC))
+            raise CommitFailedException("another writer was faster")
+        return replace_day(*arguments)
+
+    monkeypatch.setattr(actions, "replace_with_files", lose_once)
+    assert add_intents(catalog, DAY, iter([intent(), intent("b.jpg"), intent("c.jpg")])) == 3
+    # An undo that ended before the second try would otherwise seem to be newer than what followed it.
+    assert all(row["requested_at"] > lost[0] for row in read_actions(catalog, day=DAY).to_pylist())
 
 
 def test_results_keep_what_led_to_the_action(catalog: Catalog, rows: Rows) -> None:

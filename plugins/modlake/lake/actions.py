@@ -44,7 +44,7 @@ ACTIONS_AT_ONCE = 20_000
 
 _ROWS_PER_FILE = 100_000
 _ROWS_PER_CHUNK = 50_000
-_MOST_RANGES = 256  # each is a file on the worker's disk
+_MOST_RANGES = 200  # each is two open files on the worker's disk
 
 _RESULTS = pa.schema([("action_id", pa.string()), ("line", pa.string())])
 _NEWS = pa.schema([*_RESULTS, ("source_ref", pa.string())])
@@ -115,9 +115,8 @@ def add_intents(catalog: Catalog, day: date, intents: Iterable[Intent]) -> int:
 
     Raises ModlakeTransientError when others kept committing to the same day.
     """
-    now = datetime.now(UTC)
 
-    def add(rows: pa.Table, lines: list[str]) -> dict[str, Row]:
+    def add(rows: pa.Table, lines: list[str], now: datetime) -> dict[str, Row]:
         wanted = {intent.action_id: intent for intent in map(Intent.from_json, lines)}
         known = _by_id(rows, wanted)
         return {
@@ -178,7 +177,7 @@ def record_results(catalog: Catalog, day: date, results: Iterable[ActionResult])
     when others kept committing to the same day.
     """
 
-    def record(rows: pa.Table, lines: list[str]) -> dict[str, Row]:
+    def record(rows: pa.Table, lines: list[str], _: datetime) -> dict[str, Row]:
         ended: dict[str, ActionResult] = {}
         for result in map(ActionResult.from_json, lines):
             ended.setdefault(result.action_id, result)
@@ -259,12 +258,12 @@ def _change(
     catalog: Catalog,
     day: date,
     news_of: Callable[[SortScratch], AbstractContextManager[SortScratch]],
-    change: Callable[[pa.Table, list[str]], dict[str, Row]],
+    change: Callable[[pa.Table, list[str], datetime], dict[str, Row]],
 ) -> int:
     """Change rows of a day in one transaction, if any; return how many.
 
-    ``news_of`` gets the day's rows. ``change`` gets those of some images with the lines of their news, and
-    returns by action id what is to stand in their place, or beside them.
+    ``news_of`` gets the day's rows. ``change`` gets those of some images, the lines of their news, and when
+    the rows were read; it returns by action id what is to stand in their place, or beside them.
     """
 
     def commit() -> int:
@@ -272,21 +271,26 @@ def _change(
         schema = ACTIONS_TABLE.row_schema
         files = NewFiles(table, day, "actions", _ROWS_PER_FILE)
         changed = 0
-        with closing(SortScratch(schema, "source_ref", rows_at_once=_ROWS_PER_CHUNK)) as known:
-            for rows in TableFiles(table, equal_to("day", day.isoformat()), schema).read():
-                known.add(rows)
-            with news_of(known) as news:
-                ranges = min(-(-(known.rows + news.rows) // ACTIONS_AT_ONCE), _MOST_RANGES)
-                bounds = cut_ranges([*known.samples, *news.samples], ranges)
-                for rows, told in zip(known.ranges(bounds), news.ranges(bounds), strict=True):
-                    replaced = change(rows, list(map(str, told["line"].to_pylist())))
-                    files.add(_with(replaced, rows))
-                    changed += len(replaced)
+        try:
+            with closing(SortScratch(schema, "source_ref", rows_at_once=_ROWS_PER_CHUNK)) as known:
+                for rows in TableFiles(table, equal_to("day", day.isoformat()), schema).read():
+                    known.add(rows)
+                read_at = datetime.now(UTC)
+                with news_of(known) as news:
+                    ranges = min(-(-(known.rows + news.rows) // ACTIONS_AT_ONCE), _MOST_RANGES)
+                    bounds = cut_ranges([*known.samples, *news.samples], ranges)
+                    for rows, told in zip(known.ranges(bounds), news.ranges(bounds), strict=True):
+                        replaced = change(rows, list(map(str, told["line"].to_pylist())), read_at)
+                        files.add(_with(replaced, rows))
+                        changed += len(replaced)
+            uris = files.finish() if changed else []
+        except BaseException:
+            files.discard()
+            raise
         if not changed:
             files.discard()
             return 0
         # Of a try that lost to another writer they are left to the sweep: it knows what was committed.
-        uris = files.finish()
         described = describe_files(table, uris, day, "Clear this task.")
         replace_with_files(table, day, described, {"modlake.day": day.isoformat()})
         return changed

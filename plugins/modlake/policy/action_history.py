@@ -61,7 +61,8 @@ class ActionHistory:
     def __init__(self, actions: pa.Table, published_at: datetime) -> None:
         self._published_at = published_at
         self._by_image: dict[str, list[dict[str, Any]]] = defaultdict(list)
-        for row in actions.sort_by("requested_at").to_pylist():
+        in_turn = actions.sort_by([("requested_at", "ascending"), ("action_id", "ascending")])
+        for row in in_turn.to_pylist():
             self._by_image[row["source_ref"]].append(row)
 
     @property

@@ -337,6 +337,16 @@ def test_results_of_what_was_intended_are_counted_as_they_pass_by() -> None:
     assert list(IntendedResults(store, FOLDER, 0)) == []
 
 
+def test_results_count_wherever_they_lie_and_intents_once() -> None:
+    todo = images(4)
+    store = MemoryObjectStore()
+    write_intents(store, FOLDER, [*todo, todo[3]], 1)
+    ResultParts(store, FOLDER, 7).write([result_of(each, "completed") for each in todo[1:]])
+    results = IntendedResults(store, FOLDER, 4)
+    assert [each.action_id for each in results] == [each.action_id for each in todo[1:]]
+    assert (results.intended, results.by_status) == (4, {"completed": 3})
+
+
 def test_an_action_of_a_kind_that_is_unknown_fails_and_says_what_to_do() -> None:
     store = written([intent("s3://ugc/1", "e", "shred")])
     (result,), _ = run(store, Kind())

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from modlake.pipeline.object_store import ObjectStore
 from modlake.pipeline.s3_uri import split_s3_uri
-from modlake.policy.enforcement_folder import EnforcementFolder, read_intents
+from modlake.policy.enforcement_folder import EnforcementFolder, read_intents, read_results
 from modlake.policy.intents import ActionResult
 
 
@@ -41,7 +41,8 @@ class ResultParts:
 class IntendedResults:
     """The results of an enforcement's intents, which are counted as they are gone through.
 
-    Memory holds a batch. ``intended`` counts the intents, ``by_status`` the results.
+    Memory holds a batch, and the ids of what has no result in it. ``intended`` counts the intents,
+    ``by_status`` the results.
     """
 
     def __init__(self, store: ObjectStore, folder: EnforcementFolder, batches: int) -> None:
@@ -54,10 +55,23 @@ class IntendedResults:
     def __iter__(self) -> Iterator[ActionResult]:
         self.intended = 0
         self.by_status.clear()
+        missing: set[str] = set()
         for batch in range(self._batches):
             known = ResultParts(self._store, self._folder, batch).read()
-            for intent in read_intents(self._store, self._folder, batch):
+            intents = read_intents(self._store, self._folder, batch)
+            # The same undo may be intended for two reasons.
+            for action_id in dict.fromkeys(intent.action_id for intent in intents):
                 self.intended += 1
-                if (result := known.get(intent.action_id)) is not None:
-                    self.by_status[result.status] += 1
-                    yield result
+                if action_id in known:
+                    yield self._counted(known[action_id])
+                else:
+                    missing.add(action_id)
+        if missing:
+            # Batches may have been cut otherwise when those were carried out.
+            for result in read_results(self._store, self._folder):
+                if result.action_id in missing:
+                    yield self._counted(result)
+
+    def _counted(self, result: ActionResult) -> ActionResult:
+        self.by_status[result.status] += 1
+        return result
