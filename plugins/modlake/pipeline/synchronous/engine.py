@@ -25,7 +25,8 @@ SAVE_SECONDS = 5
 WATCH_SECONDS = 5
 REPORT_SECONDS = 30
 HELD_SECONDS = 5
-SILENCE_SECONDS = 120
+# Longer than an image's ten tries take: their pauses alone may add up to two minutes.
+SILENCE_SECONDS = 150
 HOPELESS_AFTER = 100
 GRACE_SECONDS = 2.5  # Airflow kills a task 5 s after it has told it to end
 
